@@ -13,6 +13,7 @@ from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.record_snapshot import RecordSnapshot
 from covey.coordinator.admin.service import AdminServices
+from covey.coordinator.admin.site_log import site_log_page
 from covey.coordinator.backup.backup import BackupServices
 from covey.coordinator.config import CoordinatorConfig
 from covey.coordinator.keys.renewal import OwnCertificate
@@ -23,6 +24,7 @@ from covey.coordinator.nodes.gossip import AuthorityNotary
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import NodeServiceInputs
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices
 from covey.coordinator.runs.offers import Offers
@@ -77,6 +79,7 @@ class Environment:
         self.retention = Retention(self.files)
         self.run_services = self._run_services()
         self.scheduler = Scheduler(self.run_services, self.runs, take_up, self.config.max_runs)
+        self.site_logs = SiteLogs(self.config.data_dir / FOLDER)
         self.offers = Offers(self.run_services, self.runs, self.background, receive)
         self.retention.in_use = self.offers.digests
 
@@ -130,6 +133,7 @@ class Environment:
             runs=self.runs,
             offers=self.offers,
             enrolment=self.enrolment_services(),
+            site_logs=self.site_logs,
             metrics=self.metrics,
             changes=self.changes,
             background=self.background,
@@ -152,7 +156,8 @@ class Environment:
             enrolment=self.enrolment_services(),
             backup=BackupServices(self.config.data_dir, self.store, self.files, self.retention, self.background),
             operation=self.operation,
-            deletion=DeletionServices(self.store.store, self.files, self.retention, self.events),
+            site_log=partial(site_log_page, self.site_logs),
+            deletion=DeletionServices(self.store.store, self.files, self.retention, self.events, self.site_logs.drop),
             changes=self.changes,
             clock=self.clock,
             now=self.now,

@@ -172,9 +172,14 @@ class Fenced(StoreError):
 
 
 class WorkerError(CoveyError):
-    """The child program that does everything with tensors reported a failure."""
+    """The child program that does everything with tensors reported a failure.
+
+    Attributes:
+        traceback: Where it was raised in the child; empty: not known. For the log, never part of the message.
+    """
 
     code = "worker"
+    traceback = ""
 
 
 class WorkerDied(WorkerError):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from covey.artifact import Artifact
+from covey.site_log import SiteLog as SiteLog
+from covey.site_log import SiteLogLine as SiteLogLine
 
 Work = Literal["train", "evaluate"]
 WIRE = 3
@@ -241,7 +243,7 @@ class GossipSaid:
     signature: bytes
 
 
-NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid | ModelReport
+NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid | ModelReport | SiteLog
 
 # -- from the coordinator -------------------------------------------------------------------------------------------
 

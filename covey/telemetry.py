@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from covey.texts import printable
@@ -77,6 +77,23 @@ class _Lossy:
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
+
+
+@contextlib.contextmanager
+def heard_by(listener: Callable[[Mapping[str, Any]], object]) -> Iterator[None]:
+    """Inside the context somebody else, too, is told what is logged, as it is written; in whichever thread logs."""
+    import structlog
+
+    def pass_on(logger: object, name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        listener(event)
+        return event
+
+    processors = structlog.get_config()["processors"]  # which the loggers that there are have, too
+    processors.insert(len(processors) - 1, pass_on)
+    try:
+        yield
+    finally:
+        processors.remove(pass_on)
 
 
 def configure_logging(log_format: LogFormat = "console", level: str = "info") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import stamina
@@ -28,10 +28,11 @@ from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.peers.models.exchange import ModelExchange
 from covey.node.services import NodeServices
+from covey.node.site_log.site_log import SiteLog, log_name
 from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.data_lock import held
-from covey.telemetry import configure_logging
+from covey.telemetry import configure_logging, heard_by
 from covey.wire.identities.identity import Identity
 from covey.wire.listeners.connections import allow_files
 from covey.wire.listeners.metrics_server import scrapable
@@ -86,7 +87,8 @@ async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio
 
 async def _serve(daemon: NodeDaemon, config: NodeConfig, identity: Identity, stop: asyncio.Event) -> int:
     async with listening(lambda: identity, config.data_dir, {"session": lambda: daemon.connected}):
-        return await daemon.run(stop)
+        with heard_by(daemon.heard):
+            return await daemon.run(stop)
 
 
 class NodeDaemon:
@@ -102,8 +104,9 @@ class NodeDaemon:
             log_format=config.log_format,
             on_replaced=metrics.worker_restarts.inc,
             stall_s=config.settings.limits.stall_s,
-            log_name=f"the log of node {identity.name}",
+            log_name=log_name(identity.name, config.policy.share_logs),
             confinement=config.confinement,
+            on_output=lambda data: self._site_log.printed(data),
         )
         self._files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
         self._store = NodeStore(config.data_dir)
@@ -114,14 +117,21 @@ class NodeDaemon:
         recorder = assignments_log(config.data_dir / EVENTS)
         ports = self._link, self._bulk, self._files, self._worker, self._store
         self._models = ModelExchange(identity, self._files, config.peers.listen)
-        self._gossip = GossipRuns(config, identity, self._link, self._models.yield_port)
-        services = NodeServices(config, identity, *ports, metrics, recorder=recorder, models=self._models)
+        self._site_log = SiteLog(self._link, config.policy.share_logs, config.scrubbed)
+        services = NodeServices(
+            config, identity, *ports, metrics, recorder=recorder, site_log=self._site_log, models=self._models
+        )
+        self._gossip = GossipRuns(config, identity, self._link, self._models.yield_port, self._site_log)
         self._actor = NodeActor(services)
 
     @property
     def connected(self) -> bool:
         """Whether there is a session with the coordinator now."""
         return self._link.up
+
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """This process logs something; in any thread."""
+        self._site_log.heard(event)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set, or until the coordinator ends this node's membership."""
@@ -135,7 +145,8 @@ class NodeDaemon:
         link, stopped = asyncio.create_task(self._link.run()), asyncio.create_task(stop.wait())
         folder = self._config.data_dir / IDENTITY_FOLDER
         renewed = asyncio.create_task(renew_when_due(self._identity, folder, self._server))
-        others = [asyncio.create_task(self._actor.report_waiting()), asyncio.create_task(say_jumps()), introduced]
+        works = self._actor.report_waiting(), self._site_log.keep_sending(), say_jumps()
+        others = [introduced, *map(asyncio.create_task, works)]
         done = await first_ended([link, stopped, renewed], introduced)
         failed = [task for task in (link, introduced) if task in done and task.exception() is not None]
         code = _exit_code(failed, renewed if renewed in done else None)
@@ -145,6 +156,7 @@ class NodeDaemon:
 
     def _receive(self, message: msg.CoordinatorMessage) -> None:
         if isinstance(message, msg.Welcome):
+            self._site_log.connected()
             self._bulk.most_lanes = min(message.lanes, self._config.settings.limits.connections)
         self._actor.receive(message)
         self._gossip.receive(message)

@@ -40,6 +40,7 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
 from covey.wire.mass_receipts import Notary
+from covey.worker.client.output import OnOutput, unheard
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
@@ -335,7 +336,11 @@ def _known(peers: tuple[Incarnation, ...], home: Residence) -> tuple[Incarnation
 
 
 def worker_of(
-    node: NodeConfig, name: str, folder: Path, on_replaced: Callable[[], None] = lambda: None
+    node: NodeConfig,
+    name: str,
+    folder: Path,
+    on_replaced: Callable[[], None] = lambda: None,
+    on_output: OnOutput = unheard,
 ) -> WorkerSupervisor:
     """A worker for one node's parts in gossip runs.
 
@@ -344,6 +349,7 @@ def worker_of(
         name: The node's.
         folder: For the worker's private files.
         on_replaced: Told when one takes the place of one that died.
+        on_output: Told what it prints.
     """
     return WorkerSupervisor(
         folder,
@@ -353,4 +359,5 @@ def worker_of(
         stall_s=node.settings.limits.stall_s,
         log_name=f"the log of node {name}",
         confinement=node.confinement,
+        on_output=on_output,
     )

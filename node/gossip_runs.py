@@ -33,10 +33,12 @@ from covey.node.peers.evicted import Evicted
 from covey.node.peers.network import FOLDER as NOTICES
 from covey.node.peers.roster import Member, Roster
 from covey.node.ports import Link
+from covey.node.site_log.site_log import SiteLog
 from covey.spec import GossipSpec, parse_json
 from covey.wire.evictions import EvictionStatement, SignedNotice
 from covey.wire.identities.gossip_statement import MAX_STEPS, GossipStatement
 from covey.wire.identities.identity import Identity
+from covey.worker.client.output import unheard
 
 log = structlog.get_logger(room="gossip")
 LOOK_S = 0.5
@@ -56,14 +58,22 @@ class GossipRuns:
         identity: Its keys and certificate.
         link: To the coordinator.
         before: Awaited before a run's listener for peers is opened.
+        site_log: What is shared of the node's log; None: nothing.
     """
 
     def __init__(
-        self, config: NodeConfig, identity: Identity, link: Link, before: Callable[[], Awaitable[None]]
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        link: Link,
+        before: Callable[[], Awaitable[None]],
+        site_log: SiteLog | None = None,
     ) -> None:
         self._config, self._identity, self._link, self._before = config, identity, link, before
         self._runs: dict[str, Handed] = {}
-        self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER)
+        self._site_log = site_log
+        on_output = partial(site_log.printed, worker=WORKER) if site_log is not None else unheard
+        self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER, on_output=on_output)
         self._changed = asyncio.Event()
         self._obstacles = Obstacles()
         self._tasks: list[asyncio.Task[None]] = []
@@ -161,7 +171,7 @@ class GossipRuns:
 
     def _decline(self, run: str, error: CoveyError) -> None:
         log.warning("this node declines a gossip run", run=run, code=error.code, reason=str(error))
-        self._link.send(msg.Decline(run, PART, 1, error.code, str(error)))
+        self._link.send(msg.Decline(run, PART, 1, error.code, self._config.scrubbed(str(error))))
 
     def _noticed(self, message: msg.GossipNotice) -> None:
         run = self._runs.get(message.run)
@@ -251,6 +261,8 @@ class GossipRuns:
         order = run.order
         run.stop.clear()
         terms = terms_of(self._config, run.spec, order, self._identity.name, rejoins=self._may_rejoin(run))
+        if self._site_log is not None:
+            self._site_log.began(order.run, 0, WORKER)
         log.info("this node takes part in a gossip run", run=order.run, name=run.spec.name, nodes=len(order.members))
         part = run.part = GossipPart(terms, self._identity, run.roster, self._worker)
         try:
@@ -277,10 +289,13 @@ class GossipRuns:
     def _failed(self, run: Handed, error: CoveyError) -> None:
         """Whoever never began declines; whoever did may go on when this node's operator has seen to it."""
         log.error("this node cannot go on in a gossip run", run=run.order.run, code=error.code, error=str(error))
+        if self._site_log is not None:
+            self._site_log.failed(run.order.run, 0, "gossip", error)
+        why = f"{error.code}: {self._config.scrubbed(str(error))}"
         if self._has_begun(run):
-            run.failure = f"{error.code}: {error}"
+            run.failure = why
             return
-        run.declined = f"{error.code}: {error}"
+        run.declined = why
         forget_order(self._config.data_dir, run.order.run)
         self._decline(run.order.run, error)
 

@@ -13,6 +13,7 @@ from covey.node.models.ports import PeerModels
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.ports import Bulk, Clock, Files, Link, Store, Worker
+from covey.node.site_log.site_log import SiteLog
 from covey.wire.identities.identity import Identity
 
 
@@ -43,5 +44,7 @@ class NodeServices:
     clock: Clock = field(default_factory=SystemClock)
     recorder: Recorder | None = None
     """Records the events of the machine of assignments; None: nothing does."""
+    site_log: SiteLog | None = None
+    """What is shared of this node's log; None: nothing, and nothing is said of that."""
     models: PeerModels | None = None
     """Models from other nodes, and for them; None: from the coordinator only."""

@@ -674,3 +674,37 @@ class BackupReply(_message.Message):
     bytes: int
     machine: str
     def __init__(self, folder: _Optional[str] = ..., bytes: _Optional[int] = ..., machine: _Optional[str] = ...) -> None: ...
+
+class ListSiteLogRequest(_message.Message):
+    __slots__ = ("run", "node", "after")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    node: str
+    after: int
+    def __init__(self, run: _Optional[str] = ..., node: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+
+class ListSiteLogReply(_message.Message):
+    __slots__ = ("sharing", "lines", "next")
+    SHARING_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    sharing: str
+    lines: _containers.RepeatedCompositeFieldContainer[SiteLogEntry]
+    next: int
+    def __init__(self, sharing: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[SiteLogEntry, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class SiteLogEntry(_message.Message):
+    __slots__ = ("number", "at", "round", "kind", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    at: float
+    round: int
+    kind: str
+    text: str
+    def __init__(self, number: _Optional[int] = ..., at: _Optional[float] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...

@@ -120,6 +120,11 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.ListEventsReply.FromString,
                 _registered_method=True)
+        self.ListSiteLog = channel.unary_unary(
+                '/covey.v1.Admin/ListSiteLog',
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListSiteLogRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListSiteLogReply.FromString,
+                _registered_method=True)
         self.EvictNode = channel.unary_unary(
                 '/covey.v1.Admin/EvictNode',
                 request_serializer=covey_dot_protos_dot_admin__pb2.NodeRequest.SerializeToString,
@@ -276,6 +281,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSiteLog(self, request, context):
+        """What a node shares of its log about a run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EvictNode(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -414,6 +426,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.ListEventsRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.ListEventsReply.SerializeToString,
+            ),
+            'ListSiteLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSiteLog,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListSiteLogRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListSiteLogReply.SerializeToString,
             ),
             'EvictNode': grpc.unary_unary_rpc_method_handler(
                     servicer.EvictNode,
@@ -915,6 +932,33 @@ class Admin:
             '/covey.v1.Admin/ListEvents',
             covey_dot_protos_dot_admin__pb2.ListEventsRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.ListEventsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSiteLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/ListSiteLog',
+            covey_dot_protos_dot_admin__pb2.ListSiteLogRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListSiteLogReply.FromString,
             options,
             channel_credentials,
             insecure,

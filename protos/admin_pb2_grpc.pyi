@@ -64,6 +64,8 @@ class AdminStub:
     ListNodes: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]
     ShowNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]
     ListEvents: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]
+    ListSiteLog: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSiteLogRequest, _admin_pb2.ListSiteLogReply]
+    """What a node shares of its log about a run."""
     EvictNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]
     CreateToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]
     ListTokens: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]
@@ -107,6 +109,8 @@ class AdminAsyncStub(AdminStub):
     ListNodes: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]  # type: ignore[assignment]
     ShowNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]  # type: ignore[assignment]
     ListEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]  # type: ignore[assignment]
+    ListSiteLog: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSiteLogRequest, _admin_pb2.ListSiteLogReply]  # type: ignore[assignment]
+    """What a node shares of its log about a run."""
     EvictNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]  # type: ignore[assignment]
     CreateToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]  # type: ignore[assignment]
     ListTokens: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]  # type: ignore[assignment]
@@ -249,6 +253,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListEventsReply, _abc.Awaitable[_admin_pb2.ListEventsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListSiteLog(
+        self,
+        request: _admin_pb2.ListSiteLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListSiteLogReply, _abc.Awaitable[_admin_pb2.ListSiteLogReply]]:
+        """What a node shares of its log about a run."""
 
     @_abc_1.abstractmethod
     def EvictNode(

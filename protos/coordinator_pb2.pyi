@@ -47,7 +47,7 @@ class EnrolReply(_message.Message):
     def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., certificate: _Optional[bytes] = ..., authority: _Optional[bytes] = ..., federation: _Optional[str] = ..., coordinator_key: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "heartbeat", "download", "offer", "decline", "progress", "evaluation", "gossip", "model")
+    __slots__ = ("hello", "heartbeat", "download", "offer", "decline", "progress", "evaluation", "gossip", "model", "site_log")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class NodeMessage(_message.Message):
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     GOSSIP_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SITE_LOG_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     download: DownloadAsk
@@ -66,7 +67,8 @@ class NodeMessage(_message.Message):
     evaluation: Evaluation
     gossip: GossipSaid
     model: ModelReport
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., download: _Optional[_Union[DownloadAsk, _Mapping]] = ..., offer: _Optional[_Union[UpdateOffer, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., gossip: _Optional[_Union[GossipSaid, _Mapping]] = ..., model: _Optional[_Union[ModelReport, _Mapping]] = ...) -> None: ...
+    site_log: SiteLog
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., download: _Optional[_Union[DownloadAsk, _Mapping]] = ..., offer: _Optional[_Union[UpdateOffer, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., gossip: _Optional[_Union[GossipSaid, _Mapping]] = ..., model: _Optional[_Union[ModelReport, _Mapping]] = ..., site_log: _Optional[_Union[SiteLog, _Mapping]] = ...) -> None: ...
 
 class CoordinatorMessage(_message.Message):
     __slots__ = ("welcome", "heartbeat", "assignment", "download", "upload", "receipt", "refusal", "cancel", "goodbye", "gossip", "gossip_receipt", "gossip_notice", "elsewhere")
@@ -391,6 +393,28 @@ class Evaluation(_message.Message):
     version: int
     metrics: bytes
     def __init__(self, run: _Optional[str] = ..., version: _Optional[int] = ..., metrics: _Optional[bytes] = ...) -> None: ...
+
+class SiteLog(_message.Message):
+    __slots__ = ("run", "sharing", "lines")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SHARING_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    sharing: str
+    lines: _containers.RepeatedCompositeFieldContainer[SiteLogLine]
+    def __init__(self, run: _Optional[str] = ..., sharing: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[SiteLogLine, _Mapping]]] = ...) -> None: ...
+
+class SiteLogLine(_message.Message):
+    __slots__ = ("at", "round", "kind", "text")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    at: float
+    round: int
+    kind: str
+    text: str
+    def __init__(self, at: _Optional[float] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("run", "round", "reason")

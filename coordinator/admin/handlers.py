@@ -25,6 +25,7 @@ ADMIN_CALLS = {
     "ListNodes": "list_nodes",
     "ShowNode": "show_node",
     "ListEvents": "list_events",
+    "ListSiteLog": "list_site_log",
     "EvictNode": "evict_node",
     "CreateToken": "create_token",
     "ListTokens": "list_tokens",

@@ -64,6 +64,7 @@ class AdminServices:
     backup: BackupServices
     operation: Operation
     deletion: DeletionServices
+    site_log: Callable[[RunRecord, str, int], pb.ListSiteLogReply]
     changes: Changes
     clock: Callable[[], float]
     """The machines'."""
@@ -290,6 +291,11 @@ class AdminService:
         """A page of events, newest first."""
         self._authorised(context, writes=False)
         return await self._call(self._queries.events, request.run, request.node, request.before, request.limit)
+
+    async def list_site_log(self, request: pb.ListSiteLogRequest, context: Context) -> pb.ListSiteLogReply:
+        """A page of what a node shares of its log about a run."""
+        self._authorised(context, writes=False)
+        return await asyncio.to_thread(self._env.site_log, await self._run(request.run), request.node, request.after)
 
     async def evict_node(self, request: pb.NodeRequest, context: Context) -> pb.Node:
         """Shut a node out: at once, and for good."""

@@ -22,7 +22,9 @@ from covey.coordinator.nodes.gossip import peer_address, take_statement
 from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Session, Sessions
+from covey.coordinator.nodes.site_logs import SiteLogDoor, SiteLogs
 from covey.coordinator.nodes.upload_lanes import UploadLanes
+from covey.coordinator.nodes.versions import WIRE_REFUSED, version_refusal
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.facts import MAX_METRIC_NAME, NodeProgress
 from covey.coordinator.runs.offers import Offers
@@ -56,6 +58,7 @@ COSTS: dict[type, int] = {
     msg.DownloadAsk: 4,
     msg.GossipSaid: 20,
     msg.ModelReport: 4,
+    msg.SiteLog: 20,
 }
 """For how many messages one counts that costs more than to be read."""
 SESSIONS = (30, 1.0)
@@ -66,8 +69,6 @@ MAX_HELLOS = 20
 """Of one session: what a node says of itself changes once, when its worker has found out what it computes on."""
 MAX_TEXT = 2000
 PHASES = ("queued", "waiting", "downloading", "training", "uploading")
-WIRE_REFUSED = "wire-version-refused"
-"""Kind of the event of a node that speaks another version; its detail is `{"node": N, "coordinator": M}`."""
 
 
 class SessionMetrics(Protocol):
@@ -89,6 +90,7 @@ class NodeServiceInputs:
     runs: ActiveRuns
     offers: Offers
     enrolment: EnrolmentServices
+    site_logs: SiteLogs
     metrics: SessionMetrics
     changes: Changes
     background: Background
@@ -106,6 +108,7 @@ class CoordinatorService:
         permit = permits(services.federation, services.enrolment.signing_key)
         self._downloads = Downloads(services.runs, services.files, services.sessions, services.background, permit)
         self._uploads = UploadLanes()
+        self._site_logs = SiteLogDoor(services.site_logs, services.runs, services.store)
         self._messages, self._sessions, self._notes = Buckets(*MESSAGES), Buckets(*SESSIONS), Buckets(*NOTES)
         self._renewals = Buckets(*RENEWALS)
         """By node: whoever opens another session goes on with what is left."""
@@ -256,6 +259,8 @@ class CoordinatorService:
                 self._progressed(node, message)
             case msg.Evaluation():
                 await self._evaluated(node, message)
+            case msg.SiteLog():
+                await self._site_logs.take(node, message, self._services.now())
             case msg.GossipSaid():
                 await take_statement(self._services.runs, self._services.store, self._services.sessions, node, message)
 
@@ -388,13 +393,3 @@ def _metric(value: Any) -> Totals | str:
     total, count = map(float, value)
     is_sound = math.isfinite(total) and math.isfinite(count) and count >= 0
     return (total, count) if is_sound else why(f"it is {total:g} over {count:g}")
-
-
-def version_refusal(hello: msg.Hello) -> str:
-    """What a node is told that speaks another version of the messages."""
-    # A node from before versions were said says 0.
-    older = "node" if hello.wire < msg.WIRE else "coordinator"
-    return (
-        f"this node (Covey {hello.version[:50]}) speaks version {hello.wire or 1} of the messages between node and "
-        f"coordinator, the coordinator (Covey {__version__}) version {msg.WIRE}: upgrade the {older}"
-    )

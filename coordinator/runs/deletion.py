@@ -1,8 +1,8 @@
-"""Deleting a run that has ended: its record, then the files that no other run needs, and its event log."""
+"""Deleting a run that has ended: its record, then the files that no other run needs, and its logs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,12 +27,14 @@ class DeletionServices:
         files: Model and update files.
         retention: Drops them.
         events: The folder of event logs; None: there are none.
+        drop_site_logs: Deletes what nodes have shared of their logs about a run; how many bytes that were.
     """
 
     store: Store
     files: Sized
     retention: Retention
     events: Path | None = None
+    drop_site_logs: Callable[[str], int] = lambda run: 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def delete_run(services: DeletionServices, run: str) -> DeletedRun:
     services.retention.drop(digests)
     for path in logs:
         path.unlink(missing_ok=True)
-    return DeletedRun(len(sizes), sum(sizes))
+    return DeletedRun(len(sizes), sum(sizes) + services.drop_site_logs(run))
 
 
 def _sizes(paths: Iterable[Path]) -> list[int]:

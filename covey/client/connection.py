@@ -12,7 +12,7 @@ from covey.client.audit.bundle import write_bundle
 from covey.client.audit.verify import AuditReport, examine, examine_record
 from covey.client.export import OnBytes, models_elsewhere, require_model, write_version
 from covey.client.models.initial import submitted
-from covey.client.reading import paging
+from covey.client.reading import paging, site_log
 from covey.client.reading.access import Access
 from covey.client.reading.names import RunName, VersionName, run_id, version_number
 from covey.client.reading.run_log import log_of
@@ -153,6 +153,10 @@ class Connection:
         shown = self.run(run)
         newest = self.rounds(shown) if rounds is None else self.rounds(shown, limit=rounds, newest=True)
         return log_of(self.events(run=shown, limit=None), newest, lambda number: self.round(shown, number))
+
+    def site_log(self, run: RunName, node: str, *, after: int = 0) -> site_log.SiteLog:
+        """What a node shares of its log about a run: the lines after a number."""
+        return self._loop.run(site_log.read(self._reading(), run_id(run), node, after))
 
     def delete(self, run: RunName) -> Deleted:
         """Delete a run that has ended, for ever: its record, model and update files, and its event log.

@@ -120,25 +120,41 @@ def draw(curves: Sequence[Curves], to: Path, metrics: Sequence[str] = (), over: 
         SpecError: Another suffix.
         NotFound: No such metric, no such folder, or matplotlib is not installed; the message says what to do.
     """
-    if to.suffix not in SUFFIXES:
-        raise SpecError(f"{to.name}: a picture is a {', '.join(SUFFIXES)} file")
     beside = ["bytes", "verdicts"] if any(item.run.is_coordinated for item in curves) else ["mass"]
     panels = [*_metrics(curves, metrics), *beside]
-    try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ModuleNotFoundError as error:
-        raise NotFound("pictures are drawn by matplotlib: pip install 'covey[plot]'; --csv has the numbers") from error
-    figure = figures.Figure(figsize=(WIDTH_IN, HEIGHT_IN * len(panels)), layout="constrained")
-    for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+    figure, places = new_figure(to, len(panels))
+    for axes, panel in zip(places, panels, strict=True):
         if panel == "verdicts":
             _bars(axes, curves)
         else:
             _lines(axes, curves, panel, over)
+    save(figure, to)
+    return panels
+
+
+def new_figure(to: Path, panels: int) -> tuple[Any, Sequence[Any]]:
+    """A figure for a file, and its panels, one below the other.
+
+    Raises:
+        SpecError: It is no picture's file.
+        NotFound: matplotlib is not installed.
+    """
+    if to.suffix not in SUFFIXES:
+        raise SpecError(f"{to.name}: a picture is a {', '.join(SUFFIXES)} file")
+    try:
+        figures = importlib.import_module("matplotlib.figure")
+    except ModuleNotFoundError as error:
+        raise NotFound("pictures are drawn by matplotlib: pip install 'covey[plot]'; --csv has the numbers") from error
+    figure = figures.Figure(figsize=(WIDTH_IN, HEIGHT_IN * panels), layout="constrained")
+    return figure, figure.subplots(panels, squeeze=False)[:, 0]
+
+
+def save(figure: Any, to: Path) -> None:
+    """Write a figure. Raises NotFound where that cannot be."""
     try:
         figure.savefig(to)
     except OSError as error:
         raise NotFound(f"{to} cannot be written: {error.strerror}") from error
-    return panels
 
 
 def _metrics(curves: Sequence[Curves], wanted: Sequence[str]) -> list[str]:
@@ -152,9 +168,9 @@ def _metrics(curves: Sequence[Curves], wanted: Sequence[str]) -> list[str]:
 def _lines(axes: Any, curves: Sequence[Curves], value: str, over: Axis) -> None:
     for item in curves:
         xs, ys = item.points(value, over)
-        axes.plot(xs, ys, marker="." if len(xs) < MOST_NODES else "", label=_literal(item.label))
+        axes.plot(xs, ys, marker="." if len(xs) < MOST_NODES else "", label=literal(item.label))
     unit = curves[0].run.unit if over == "rounds" else over
-    axes.set(xlabel=unit, ylabel="bytes in all" if value == "bytes" else _literal(value))
+    axes.set(xlabel=unit, ylabel="bytes in all" if value == "bytes" else literal(value))
     axes.grid(alpha=0.3)
     if len(curves) > 1:
         axes.legend()
@@ -168,7 +184,7 @@ def _bars(axes: Any, curves: Sequence[Curves]) -> None:
         counts = [getattr(node, verdict) for _, node in rows]
         axes.bar(places, counts, bottom=below, label=verdict)
         below = [low + count for low, count in zip(below, counts, strict=True)]
-    axes.set_xticks(places, [_literal(name) for name, _ in rows], rotation=90 if len(rows) > 8 else 0)
+    axes.set_xticks(places, [literal(name) for name, _ in rows], rotation=90 if len(rows) > 8 else 0)
     axes.set(ylabel="answers")
     axes.legend(ncols=len(VERDICTS), fontsize="small")
 
@@ -179,6 +195,6 @@ def _rows(curves: Sequence[Curves]) -> Iterator[tuple[str, Contribution]]:
             yield f"{item.label}: {node.node}" if len(curves) > 1 else node.node, node
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Names are shown as they are: a dollar sign begins no mathematics."""
     return text.replace("$", r"\$")

@@ -15,6 +15,7 @@ from covey.client.export import OnBytes
 from covey.client.models.best import best_version
 from covey.client.models.continuing import continuation
 from covey.client.reading.names import VersionName
+from covey.client.reading.site_log import SiteLine
 from covey.client.specification import Specification
 from covey.client.values import Change, Contribution, Deleted, Json, LogLine, Round, RoundDetail, Run, Update, Version
 from covey.client.watch import OnLost
@@ -144,6 +145,14 @@ class FederatedRun:
     def log(self) -> Records[LogLine]:
         """What happened to it, by time."""
         return Records(self._connection.run_log(self.id))
+
+    def logs(self, node: str = "") -> Records[SiteLine]:
+        """What its nodes share of their logs, node by node; of one of them with `node`.
+
+        Why a node's lines are not here says `covey.client.Connection.site_log(run, node).explanation`.
+        """
+        nodes = [node] if node else self.refresh().value.roster
+        return Records([line for each in nodes for line in self._connection.site_log(self.id, each).lines])
 
     def version(self, version: VersionName = "newest") -> Version:
         """A version by its number, `"newest"`, or `"best"` by the run's metric."""

@@ -19,8 +19,7 @@ from covey.storage.sql.store import SqlStore, open_store
 from covey.wire.identities.signing import SigningKey
 
 MARKER = "simulation.json"
-NODES = "nodes"
-WORKERS = "workers"
+NODES, WORKERS = "nodes", "workers"
 SCRATCH = (NODES, "drills", WORKERS)
 """Folders that nothing needs after the simulation."""
 LOG = "workers.log"

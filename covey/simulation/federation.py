@@ -19,20 +19,21 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.machines.protocol import StopRequested
 from covey.metrics import counted
-from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Policy
+from covey.node.operator.config import NodeConfig, NodeData, NodeSettings
+from covey.node.operator.policy import Policy
 from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries, Attack, assigned
 from covey.simulation.arrival_order import Pace, Staleness
 from covey.simulation.data_dir import NODES, enrol
 from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
 from covey.simulation.nodes import MemoryBulk, MemoryLink, VirtualNode, VirtualSessions
+from covey.simulation.pausing import Pausing
 from covey.simulation.plan import Plan, SimulationProgress, Watch, names_of
 from covey.simulation.pool import Pool, PooledWorker
 from covey.simulation.runners import is_stalled
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identities.identity import Identity
 from covey.wire.identities.signing import SigningKey
-from covey.worker.client.supervisor import WorkerSupervisor
 
 WATCH_S = 0.2
 STALLED_S = 1.0
@@ -46,18 +47,17 @@ class VirtualFederation:
         plan: What to simulate.
         env: The coordinator's, with `CoordinatorFiles` and `VirtualSessions`.
         attacks: The plan's, checked.
-        workers: What trains for them.
+        pool: Who trains; it stays the caller's to start and to end.
     """
 
-    def __init__(
-        self, plan: Plan, env: Environment, attacks: Sequence[Attack], workers: Sequence[WorkerSupervisor]
-    ) -> None:
+    def __init__(self, plan: Plan, env: Environment, attacks: Sequence[Attack], pool: Pool) -> None:
         self._plan, self._env = plan, env
         self._names = names_of(plan.nodes)
         self._adversaries = Adversaries(assigned(attacks, self._names), self._folder / "drills", self._invited)
-        self._pool = Pool(workers)
+        self._pool = pool
         self._run: ActiveRun | None = None
         self._pace = Pace(env.changes, lambda: self._run, plan.staleness or Staleness(), plan.spec.seed)
+        self._pausing = Pausing(env, lambda: self._run, plan.until)
         self._service = CoordinatorService(env.node_services())
         self._nodes: dict[str, VirtualNode] = {}
         self._declined = ""
@@ -75,10 +75,6 @@ class VirtualFederation:
         if self._run is None:
             raise RuntimeError("no run is in progress")
         return self._run
-
-    async def start(self) -> None:
-        """Start the processes; they need a second or two, in which other things can be done."""
-        await self._pool.start()
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
@@ -141,7 +137,7 @@ class VirtualFederation:
     # -- the run --------------------------------------------------------------------------------------------------
 
     async def run(self, watch: Watch, sharing: str = "") -> RunRecord:
-        """Submit the run, and see to it until it has ended; as it is recorded then.
+        """Submit the run, or take it up again, and see to it until it has ended, or is paused; as it is recorded then.
 
         Args:
             watch: Called a few times a second.
@@ -149,17 +145,20 @@ class VirtualFederation:
         """
         env, store = self._env, self._env.store
         await self._populate()
-        record = await self._submit(sharing)
+        resumed = self._plan.resumed
+        record = await store.call(store.store.run, resumed) if resumed else await self._submit(sharing)
         run = self._run = take_up(env.run_services, record)
         env.runs.add(run)
-        work, pace = asyncio.create_task(run.execute()), asyncio.create_task(self._pace.run())
+        work = asyncio.create_task(run.execute())
+        beside = [asyncio.create_task(self._pace.run()), asyncio.create_task(self._pausing.run())]
         try:
             await self._watch(work, watch)
-            await work
+            if work.done():
+                await work
         finally:
-            for task in (work, pace):
+            for task in (work, *beside):
                 task.cancel()
-            await asyncio.gather(work, pace, return_exceptions=True)
+            await asyncio.gather(work, *beside, return_exceptions=True)
             env.runs.remove(run)
             self._run = None
         return await store.call(store.store.run, record.run)
@@ -177,7 +176,7 @@ class VirtualFederation:
 
     async def _watch(self, work: asyncio.Task[None], watch: Watch) -> None:
         stopping, quiet_since = False, time.monotonic()
-        while not work.done():
+        while not (work.done() or self._pausing.is_reached):
             await asyncio.wait([work], timeout=WATCH_S)
             watch(await self._progress())
             if any(node.busy for node in self._nodes.values()) or not self._is_stalled():
@@ -220,6 +219,5 @@ class VirtualFederation:
         return self._plan.spec.rounds_in_all
 
     async def close(self) -> None:
-        """End nodes and processes."""
+        """End the nodes."""
         await asyncio.gather(*(node.stop() for node in self._nodes.values()))
-        await self._pool.stop()

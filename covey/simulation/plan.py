@@ -45,6 +45,9 @@ class Plan:
         written: The keys of the specification that somebody wrote: those that nothing reads are refused.
         model: The file that `[model] initial` names; None: it names none.
         ray: The cluster whose machines train; None: this machine does, by processes of its own.
+        until: Mode `rounds`: the run is left as it is, running on record, once so many rounds are committed and
+            evaluated; None: it goes on to its end.
+        resumed: The id of a run in the folder that was left so, or was killed: it goes on with its next round.
     """
 
     spec: RunSpec
@@ -59,6 +62,8 @@ class Plan:
     written: tuple[str, ...] = ()
     model: Path | None = None
     ray: RayCluster | None = None
+    until: int | None = None
+    resumed: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.arrival_order import Pace
+from covey.simulation.data_dir import LOG, WORKERS
 from covey.worker.client.client import Worker
 from covey.worker.client.supervisor import LivingWorker, WorkerSupervisor
 from covey.worker.jobs.operations import Operation
@@ -57,6 +58,33 @@ class Pool:
     async def stop(self) -> None:
         """End all processes."""
         await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+
+class Crew:
+    """The processes of a simulation; several can use them one after the other, in the same event loop.
+
+    Args:
+        folder: For their private files and their log.
+        count: How many train.
+        device: What they compute on.
+        training: Who trains in place of processes of this machine.
+    """
+
+    def __init__(self, folder: Path, count: int, *, device: str, training: Sequence[WorkerSupervisor] = ()) -> None:
+        def worker(name: str) -> LoggedSupervisor:
+            return LoggedSupervisor(folder / WORKERS / name, folder / LOG, device=device)
+
+        self.coordinator = worker("coordinator")
+        self.pool = Pool(training or [worker(str(k)) for k in range(count)])
+
+    async def start(self) -> None:
+        """Start them; they need a second or two, in which other things can be done."""
+        await self.coordinator.start()
+        await self.pool.start()
+
+    async def stop(self) -> None:
+        """End them."""
+        await asyncio.gather(self.coordinator.stop(), self.pool.stop())
 
 
 class PooledWorker:

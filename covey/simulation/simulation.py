@@ -18,12 +18,12 @@ from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import open_keys
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.store_thread import StoreThread
-from covey.simulation.data_dir import LOG, WORKERS, open_relaxed, prepared_folder, remove_scratch
+from covey.simulation.data_dir import open_relaxed, prepared_folder, remove_scratch
 from covey.simulation.federation import VirtualFederation
 from covey.simulation.files import CoordinatorFiles
 from covey.simulation.nodes import VirtualSessions
 from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
-from covey.simulation.pool import LoggedSupervisor
+from covey.simulation.pool import Crew
 from covey.simulation.ray_engine import ray_workers
 from covey.storage.record.contract import RunRecord
 from covey.worker.client.supervisor import WorkerSupervisor
@@ -31,15 +31,17 @@ from covey.worker.jobs.operations import DESCRIBE
 from covey.worker.jobs.runs import DescribeJob
 
 
-async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecord:
-    """Run a simulation to its end; SIGINT or SIGTERM stop the run, which is recorded.
+async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew | None = None) -> RunRecord:
+    """Run a simulation to its end, or to where the plan pauses it.
 
     Args:
         plan: What to simulate.
         watch: Called a few times a second.
+        crew: Who works, started, for this simulation alone meanwhile; it stays the caller's, and so do signals. None:
+            processes of its own; SIGINT or SIGTERM stop the run then, which is recorded.
 
     Returns:
-        The run as it is recorded then; its state says how it ended.
+        The run as it is recorded then; its state says how it ended, or that it goes on.
 
     Raises:
         SpecError: The plan cannot work; the message says why. Nothing is recorded then.
@@ -47,44 +49,47 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
         CoveyError: As the coordinator's worker says of the specification.
     """
     attacks = await asyncio.to_thread(checked_attacks, plan)
+    if plan.resumed:  # a killed one has left some
+        await asyncio.to_thread(remove_scratch, plan.folder)
     facts = {"nodes": plan.nodes, "attacks": {attack.name: attack.count for attack in attacks}}
     folder = await asyncio.to_thread(prepared_folder, plan.folder, facts)
     async with AsyncExitStack() as stack:
         stack.callback(remove_scratch, folder)
-        env = await _environment(plan, folder, stack)
-        federation = VirtualFederation(plan, env, attacks, await _workers(plan, folder, stack))
+        workers = crew or await _own_crew(plan, folder, stack)
+        env = await _environment(plan, folder, workers, stack)
+        federation = VirtualFederation(plan, env, attacks, workers.pool)
         stack.push_async_callback(federation.close)
-        await federation.start()
         text = plan.spec.to_json()
         job = DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True, written=plan.written)
         description = await env.worker.do(DESCRIBE, job)
         require_enough(plan, description)
-        with _stopping(env):
+        with _stopping(env) if crew is None else contextlib.nullcontext():
             return await federation.run(watch, description.sharing)
 
 
-async def _workers(plan: Plan, folder: Path, stack: AsyncExitStack) -> Sequence[WorkerSupervisor]:
+async def _own_crew(plan: Plan, folder: Path, stack: AsyncExitStack) -> Crew:
+    training: Sequence[WorkerSupervisor] = ()
     if plan.ray is not None:
-        return await stack.enter_async_context(ray_workers(plan.ray, folder, plan.processes))
+        training = await stack.enter_async_context(ray_workers(plan.ray, folder, plan.processes))
     count = plan.processes or len(os.sched_getaffinity(0))
-    return [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
+    crew = Crew(folder, count, device=plan.device, training=training)
+    stack.push_async_callback(crew.stop)
+    await crew.start()
+    return crew
 
 
-async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Environment:
+async def _environment(plan: Plan, folder: Path, crew: Crew, stack: AsyncExitStack) -> Environment:
     store = StoreThread(await asyncio.to_thread(open_relaxed, folder))
     stack.push_async_callback(store.close)
     await store.call(store.store.acquire_lease, f"simulation:{os.getpid()}")
     keys = await asyncio.to_thread(open_keys, folder, time.time())
-    worker = LoggedSupervisor(folder / WORKERS / "coordinator", folder / LOG, device=plan.device)
-    stack.push_async_callback(worker.stop)
-    await worker.start()
     files = CoordinatorFiles(folder / "files")
     files.clean(await store.call(store.store.referenced_digests))
     return Environment(
         config=CoordinatorConfig(folder, device=plan.device, allow_paths=True, data_paths=plan.paths),
         store=store,
         files=files,
-        worker=worker,
+        worker=crew.coordinator,
         authority=keys.authority,
         signing_key=keys.signing_key,
         sessions=VirtualSessions(),

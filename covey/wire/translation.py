@@ -34,6 +34,9 @@ def to_coordinator(message: msg.NodeMessage) -> pb.NodeMessage:
             return pb.NodeMessage(model=pb.ModelReport(**vars(message)))
         case msg.GossipSaid():
             return pb.NodeMessage(gossip=pb.GossipSaid(**vars(message)))
+        case msg.SiteLog():
+            lines = [pb.SiteLogLine(**vars(line)) for line in message.lines]
+            return pb.NodeMessage(site_log=pb.SiteLog(run=message.run, sharing=message.sharing, lines=lines))
 
 
 def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
@@ -73,6 +76,10 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
         case "model":
             report = message.model
             return msg.ModelReport(report.run, report.digest, report.is_lent, tuple(report.liars))
+        case "site_log":
+            shared = message.site_log
+            lines = tuple(msg.SiteLogLine(line.at, line.round, line.kind, line.text) for line in shared.lines)
+            return msg.SiteLog(shared.run, shared.sharing, lines)
         case "gossip":
             return msg.GossipSaid(message.gossip.run, bytes(message.gossip.statement), bytes(message.gossip.signature))
         case _:

@@ -32,6 +32,13 @@ OBSTACLE_S = 2.0
 """How often it is tried again what this machine has no room for."""
 MAX_REASON = 1000
 R = TypeVar("R")
+_PHASES: dict[Stage, str] = {
+    "assigned": "download",
+    "has-base": "training",
+    "trained": "upload",
+    "offered": "upload",
+    "settled": "delivery",
+}
 OnStage = Callable[[Stage, str], None]
 """Told how far the work is, and which update it is about (empty before it is finished)."""
 
@@ -46,11 +53,28 @@ class Conversation:
     """
 
     def __init__(self, services: NodeServices, assignment: msg.Assignment, on_stage: OnStage) -> None:
-        self.services, self.assignment, self.advanced = services, assignment, on_stage
+        self.services, self.assignment, self._on_stage = services, assignment, on_stage
+        self._stage: Stage = "assigned"
         self.log = log.bind(run=assignment.run, round=assignment.round)
         self.outcome = ""
         self._obstacle = ""
         self._answers: asyncio.Queue[Answer | None] = asyncio.Queue()
+
+    def began(self) -> None:
+        """The work begins."""
+        if (site_log := self.services.site_log) is not None:
+            site_log.began(self.assignment.run, self.assignment.round)
+
+    def advanced(self, stage: Stage, update: str) -> None:
+        """The work has come further, or must go back."""
+        self._stage = stage
+        self._on_stage(stage, update)
+
+    def failed(self, error: CoveyError, phase: str = "") -> None:
+        """The work, or a phase of it, failed: who is allowed to see this node's log hears where."""
+        if (site_log := self.services.site_log) is not None:
+            phase = phase or (_PHASES[self._stage] if self.assignment.work == "train" else "evaluation")
+            site_log.failed(self.assignment.run, self.assignment.round, phase, error)
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -84,13 +108,13 @@ class Conversation:
 
     def decline(self, error: CoveyError) -> None:
         """The work came to nothing; after an answer to its update that is nobody else's concern."""
-        assignment = self.assignment
+        assignment, text = self.assignment, self.services.config.scrubbed(str(error))
+        self.failed(error)
         if assignment.work == "evaluate":
-            metrics = json.dumps(failed(f"{error.code}: {error}")).encode()
+            metrics = json.dumps(failed(f"{error.code}: {text}")).encode()
             self.services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))
         elif not self.outcome:
-            reason = str(error)[:MAX_REASON]
-            decline = msg.Decline(assignment.run, assignment.round, assignment.attempt, error.code, reason)
+            decline = msg.Decline(assignment.run, assignment.round, assignment.attempt, error.code, text[:MAX_REASON])
             self.services.link.send(decline)
         self.ended(outcome_of(error))
 
@@ -219,7 +243,7 @@ class Conversation:
             await self.services.clock.sleep(OBSTACLE_S)
 
     def _say_obstacle(self, error: Obstructed) -> None:
-        text = str(error)[:MAX_REASON]
+        text = self.services.config.scrubbed(str(error))[:MAX_REASON]
         if text != self._obstacle:
             self.log.warning("this machine is in the way; trying again", error=text, retry_s=OBSTACLE_S)
         self._obstacle = text

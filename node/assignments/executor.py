@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 
 import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.errors import CoveyError, PolicyError, StoreError, WorkerError
+from covey.errors import CoveyError, PolicyError, StoreError, TaskError, WorkerError
 from covey.layout import Layout
+from covey.metrics import EVALUATION, missing
 from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
@@ -38,6 +40,7 @@ class Executor:
 
     async def do(self, talk: Conversation) -> None:
         """Do the work of an assignment; what goes wrong is said to the coordinator."""
+        talk.began()
         try:
             spec = parse_json(talk.assignment.spec)
             self._services.config.check_run(spec)
@@ -47,7 +50,9 @@ class Executor:
             talk.decline(error)
         except Exception as error:
             talk.log.exception("work failed")
-            talk.decline(WorkerError(f"internal error ({type(error).__name__}); the node's log says more"))
+            failure = WorkerError(f"internal error ({type(error).__name__}); the node's log says more")
+            failure.traceback = traceback.format_exc()
+            talk.decline(failure)
 
     async def _work(self, talk: Conversation, spec: RunSpec) -> None:
         await self._bases.bring_layout(talk)
@@ -119,5 +124,7 @@ class Executor:
         )
         async with allowed_time(services.config.limits.round_s):
             result = await services.worker.do(EVALUATE, job)
-        metrics = json.dumps(result.metrics).encode()
+        if reason := missing(result.metrics).get(EVALUATION):
+            talk.failed(TaskError(reason))
+        metrics = json.dumps(services.config.scrubbed_reasons(result.metrics)).encode()
         services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))

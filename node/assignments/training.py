@@ -13,9 +13,9 @@ import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.errors import Obstructed, PolicyError, WorkerDied, WorkerStalled
+from covey.errors import Obstructed, PolicyError, TaskError, WorkerDied, WorkerStalled
 from covey.layout import Layout
-from covey.metrics import failed
+from covey.metrics import EVALUATION, failed, missing
 from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels, Inputs
 from covey.node.assignments.conversation import Conversation
@@ -66,6 +66,8 @@ class Training:
         with services.metrics.phases.labels("training").time():
             result = await self._use_worker(talk, job)
         services.metrics.trained(result)
+        if reason := missing(result.evaluation).get(EVALUATION):
+            talk.failed(TaskError(reason), "evaluation")
         faults.reach("trained")
         update = _finished(services, talk.assignment, spec, result)
         await talk.passed(lambda: self._held.alone(self._make_durable, result, update))
@@ -224,7 +226,7 @@ def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec,
     """What a training made, signed as far as it is sent now."""
     held = {part.name: part.held for part in assignment.wanted if part.held}
     sent = [file for file in result.parts if file.name not in held]
-    identity = services.identity
+    identity, evaluation = services.identity, services.config.scrubbed_reasons(result.evaluation)
     statement = UpdateStatement(
         federation=identity.federation,
         run=assignment.run,
@@ -234,7 +236,7 @@ def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec,
         base=assignment.model_sha256,
         parts=tuple(_part_statement(file.part, file.layout, spec) for file in sent),
         weight=float(result.examples) if spec.weights.by == "examples" else 1.0,
-        metrics=dict(result.metrics) | {f"evaluation/{name}": value for name, value in result.evaluation.items()},
+        metrics=dict(result.metrics) | {f"evaluation/{name}": value for name, value in evaluation.items()},
         phase=assignment.phase,
         code=result.code,
         notice=_notice(services, assignment),

@@ -13,7 +13,8 @@ from cryptography import x509
 
 from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
-from covey.node.operator.config import DEFAULT_SETTINGS, IDENTITY_FOLDER, SETTINGS_FILE
+from covey.node.operator.config import IDENTITY_FOLDER, SETTINGS_FILE
+from covey.node.operator.default_settings import DEFAULT_SETTINGS
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import EnrolmentStub
 from covey.storage.files.data_lock import held

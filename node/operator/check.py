@@ -11,7 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.errors import CoveyError
 from covey.metrics import missing
-from covey.node.operator.config import BUILT_IN_TASKS, IDENTITY_FOLDER, NodeConfig
+from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
+from covey.node.operator.policy import BUILT_IN_TASKS
 from covey.spec import RoundsSpec, RunSpec, TaskSection
 from covey.wire.channels import secure_channel
 from covey.wire.identities.identity import Identity

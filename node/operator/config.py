@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from covey.errors import PolicyError, SpecError
 from covey.layout import Layout
+from covey.metrics import Metrics
 from covey.node.operator.adversary import Drill
+from covey.node.operator.policy import Policy, Settings
+from covey.node.site_log.scrubbing import Scrubber
 from covey.spec import RunSpec
 from covey.telemetry import LogFormat
 from covey.texts import read_text, why_no_toml
@@ -25,115 +30,9 @@ SETTINGS_FILE = "node.toml"
 ANY_HOST = ("0.0.0.0", "[::]", "")
 IDENTITY_FOLDER = "identity"
 """In a node's data directory, as the settings' file."""
-BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic", "grid-world")
-Payload = Literal["parameters", "delta", "gradient"]
-
-DEFAULT_SETTINGS = """\
-# What this node's operator allows. Runs that ask for more are declined, with the reason.
-# Changes count from the next start of the node.
-
-[policy]
-# Tasks that runs may name; add those of packages that you installed here.
-# tasks = ["digits", "idx-images", "characters", "synthetic", "grid-world"]
-
-# Tasks that runs may name by import path. Their code runs with this node's rights.
-# allow_paths = ["my_package.tasks:Tumours"]
-
-# What may leave this node: whole parameters, the change of them, or one gradient.
-# payloads = ["parameters", "delta", "gradient"]
-
-# What methods may ask of how many examples there are of each label: "off", "noisy" (with noise) or "exact". Updates of
-# the last layer tell much of it whatever is written here.
-# label_counts = "off"
-
-# Whether methods may have what a model makes of single examples, with their labels: such embeddings show much of the
-# examples themselves.
-# representations = false
-
-# Most that one run may spend of the privacy of this node's examples (epsilon, for a delta of max_delta or less), and
-# the least noise multiplier. With either, runs are declined that do not hide single examples by this node's own noise.
-# max_epsilon = 3.0
-# max_delta = 1e-5
-# least_noise = 1.0
-
-# Most runs at once (1 to 16), each training in its turn; without it, one for each GiB of memory.
-# max_runs = 4
-
-[limits]
-# Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
-# disk_gib = 20
-# Most connections over which one large file comes or goes, where the way is long (1 to 4).
-# connections = 4
-# How long a job may go without a step (seconds); runs may ask for less ([training] stall_s), never for more.
-# stall_s = 540
-# Most memory of the worker's own, in GiB, the program itself (about 1) included; mapped files and a GPU's memory apart.
-# memory_gib = 16
-# How long one training, or one evaluation, may take (seconds).
-# round_s = 3600
-# Most parameters of a model; most passes over the data in one round.
-# parameters = 1_000_000_000
-# epochs = 5
-# Least examples of one step, and behind one update or gradient: of very few, one can be read off.
-# least_batch_size = 8
-# least_examples = 32
-
-[worker]
-# Variables of this program's environment that the tasks' code may see, beside paths, locale and those of Python,
-# PyTorch and CUDA.
-# environment = ["MY_DATA"]
-
-[peers]
-# For gossip runs: where other nodes call this one, and by which address, where that is another one. Without it, this
-# node only calls; where others cannot be called either, all of them wait at a relay (covey relay start).
-# listen = "0.0.0.0:7410"
-# advertise = "clinic-a.example.org:7410"
-# relay = "relay.example.org:443"
-# How long a pause of another node is borne, in seconds, before its silence is suspicious. Where nodes are to wait for
-# one that is started again, rather than go on without it meanwhile, say more.
-# pause_s = 3
-# What an exchange survives: the end of this program ("process"), or a power cut too ("power": it waits for the disk).
-# durability = "process"
-# Most disk for models of other nodes that come, and wait here to be mixed in, in GiB; what does not fit is refused for
-# now, and stays with its sender. Without it, what is free.
-# quota_gib = 20
-
-[data.paths]
-# Where a task finds this node's data. Never sent to anyone.
-# images = "/srv/images"
-
-[data.options]
-# Numbers and names that a task asks of this node. Never sent to anyone.
-"""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Policy(_Settings):
-    """[policy]: what a run may ask of this node."""
-
-    tasks: tuple[str, ...] = BUILT_IN_TASKS
-    """Names of tasks that runs may train here."""
-    allow_paths: tuple[str, ...] = ()
-    """Tasks that runs may name by import path, each as `package.module:Class`."""
-    payloads: tuple[Payload, ...] = ("parameters", "delta", "gradient")
-    """What may leave this node."""
-    label_counts: Literal["off", "noisy", "exact"] = "off"
-    """What may leave of the number of examples of each label."""
-    representations: bool = False
-    """Whether what a model makes of single examples may leave."""
-    max_epsilon: float = Field(default=math.inf, gt=0)
-    """Most that one run may spend of the privacy of this node's examples."""
-    max_delta: float = Field(default=TrainLimits.max_delta, gt=0, lt=1)
-    """Most delta for which that is so."""
-    least_noise: float = Field(default=0.0, ge=0)
-    """Least noise multiplier."""
-    max_runs: int | None = Field(default=None, ge=1, le=16)
-    """Most runs at once; None: as many as there is memory for."""
-
-
-class PeerAccess(_Settings):
+class PeerAccess(Settings):
     """[peers]: how other nodes reach this one in a gossip run."""
 
     listen: str = Field(default="", pattern=r"^(|\S+:\d{1,5})$")
@@ -167,14 +66,14 @@ class PeerAccess(_Settings):
         return self.listen
 
 
-class NodeData(_Settings):
+class NodeData(Settings):
     """[data]: what the tasks are told about this node; never sent."""
 
     paths: dict[str, str] = Field(default_factory=dict)
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Limits(_Settings):
+class Limits(Settings):
     """[limits]: what work on this node may take."""
 
     stall_s: float = Field(default=math.inf, gt=0)
@@ -197,14 +96,14 @@ class Limits(_Settings):
     """Least examples behind one update or gradient."""
 
 
-class WorkerSettings(_Settings):
+class WorkerSettings(Settings):
     """[worker]: what the program is given that runs the tasks' code."""
 
     environment: tuple[str, ...] = ()
     """Variables of the daemon's environment that it sees."""
 
 
-class NodeSettings(_Settings):
+class NodeSettings(Settings):
     """The whole of `node.toml`."""
 
     policy: Policy = Policy()
@@ -332,6 +231,20 @@ class NodeConfig:
             max_delta=policy.max_delta,
             least_noise=policy.least_noise,
         )
+
+    @cached_property
+    def _scrubber(self) -> Scrubber:
+        folders = str(Path.home()), str(Path.cwd()), str(self.data_dir.absolute()), sys.prefix
+        texts = [*self.paths.values(), *(value for value in self.options.values() if isinstance(value, str))]
+        return Scrubber([*folders, *(text for text in texts if Path(text).is_absolute())])
+
+    def scrubbed(self, text: str) -> str:
+        """A text that leaves this node, without paths where the operator wants that."""
+        return self._scrubber(text) if self.policy.scrub_paths else text
+
+    def scrubbed_reasons(self, metrics: Metrics) -> Metrics:
+        """Metrics, of which those that are missing say why."""
+        return {name: self.scrubbed(value) if isinstance(value, str) else value for name, value in metrics.items()}
 
     def check_layout(self, layout: Layout) -> None:
         """Hold a model against the operator's limits.

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+import covey
 from covey.client import connect
 from covey.testing.federation import Federation
 from tests.integration.specs import async_spec, spec
@@ -50,8 +51,10 @@ def federation(tmp_path_factory):
         made.join()
         for index in range(3):
             broken = "true" if index == 0 else "false"
+            shares = 'share_logs = "failures"\nscrub_paths = true' if index == 0 else ""
             text = (
-                f'[policy]\nallow_paths = ["site_tasks:Line", "site_tasks:Broken"]\n[data.options]\nbroken = {broken}\n'
+                f'[policy]\nallow_paths = ["site_tasks:Line", "site_tasks:Broken"]\n{shares}\n'
+                f"[data.options]\nbroken = {broken}\n"
             )
             (made.node_dir(index) / "node.toml").write_text(text)
             made.start_node(index)
@@ -81,6 +84,21 @@ def test_a_site_that_fails_in_every_round_is_seen_everywhere(federation):
         assert [(r.accepted, r.declined, r.received) for r in connection.rounds(run)] == [(2, 1, 0)] * 2
         node = connection.node("n0").node
         assert (node.declined, MISSING in node.last_reason) == (2, True)
+    assert "the whole traceback is in the log of node n0 (covey run logs RUN --node n0)" in watched
+    followed = federation.cli("run", "logs", run, "--node", "n0", "--follow", *where)
+    assert '  File "<path>/site_tasks.py", line 15, in train_data' in followed
+    for number in (1, 2):
+        assert f"round {number}  failure  training failed: task-failed: Task.train_data: {MISSING}" in followed
+        assert f"round {number}  node  assignment declined code=task-failed" in followed
+    assert str(federation.root) not in followed
+    logged = json.loads(federation.cli("run", "logs", run, "--node", "n0", "--json", *where))
+    assert [line["number"] for line in logged] == sorted(line["number"] for line in logged)
+    with covey.connect(federation.coordinator_dir) as library:
+        assert [line.number for line in library.run(run).logs()] == [line["number"] for line in logged]
+    with connect(federation.coordinator_dir) as connection:
+        private = connection.site_log(run, "n1")
+    assert (private.sharing, private.lines) == ("none", ())
+    assert private.explanation.startswith("n1 does not share its log: its operator can, with share_logs")
 
 
 @pytest.mark.parametrize("mode", ["rounds", "async"])

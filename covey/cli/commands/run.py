@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from covey.cli.commands.logs.run_logs import logs
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
 from covey.cli.commands.run_plot import plot
 from covey.cli.commands.run_steps import steps
@@ -45,7 +46,6 @@ WATCH_FIELDS = (
     f"nodes (of more than 100, those that began something else last: {', '.join(PROGRESS_FIELDS)})",
     "nodes_count",
 )
-LOG_FIELDS = ("at", "what", "round", "node", "text")
 DELETED_FIELDS = ("run", "files", "bytes")
 
 
@@ -269,33 +269,6 @@ def stop(run: str, as_json: bool, target: Target) -> None:
 
 
 @run.command(
-    examples=(
-        "covey run logs digits --data-dir /srv/covey",
-        "covey run logs digits --limit 5",
-        "covey run logs digits --json",
-    ),
-    json_fields=("(a list)", *LOG_FIELDS),
-)
-@click.argument("run")
-@page_options("rounds")
-@list_options
-@target_options
-def logs(run: str, limit: int | None, whole: bool, form: Form, target: Target) -> None:
-    """Show what happened to RUN, the newest last: its events, its newest rounds, and why nodes contributed nothing.
-
-    Also works while the coordinator is stopped.
-    """
-    with connected(target) as connection:
-        lines = connection.run_log(run, rounds=None if whole else limit or DEFAULT_PAGE)
-    if form:
-        print_records(plain_list(lines, LOG_FIELDS), form)
-        return
-    from covey.cli.views import tables
-
-    tables.show(tables.log_lines(lines))
-
-
-@run.command(
     examples=("covey run delete digits --data-dir /srv/covey", "covey run delete 3f9a01c2d4e5 --yes --json"),
     json_fields=DELETED_FIELDS,
 )
@@ -377,5 +350,5 @@ def export(
         click.echo(f"only what is shared is in the file; {travels}", err=True)
 
 
-for command in (audit, bundle, replay, debug, plot, steps):
+for command in (audit, bundle, replay, debug, logs, plot, steps):
     run.add_command(command)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from covey.cli.views.listing import safe_text
 from covey.cli.views.times import when
+from covey.client.reading.site_log import SiteLine
 from covey.client.values import Event, LogLine
 
 
@@ -21,6 +22,20 @@ def log_lines(lines: Iterable[LogLine]) -> Text:
     """One line for each thing that happened to a run."""
     return Text("\n").join(
         safe_text("  ".join(filter(None, [when(line.at), line.what, line.node, line.text]))) for line in lines
+    )
+
+
+def site_lines(lines: Iterable[SiteLine]) -> Text:
+    """One line for each line of a node's log; those of a traceback as they are."""
+    return Text("\n").join(
+        safe_text(
+            f"    {line.text}"
+            if line.kind == "traceback"
+            else "  ".join(
+                filter(None, [when(line.at), f"round {line.round}" if line.round else "", line.kind, line.text])
+            )
+        )
+        for line in lines
     )
 
 

@@ -70,5 +70,9 @@ class Record(ABC):
         """A page of events, the newest first, of a run (its id; empty: of all) or node; `before`: an event's number."""
 
     @abstractmethod
+    async def site_log(self, run: str, node: str, after: int) -> pb.ListSiteLogReply:
+        """A page of what a node shares of its log about a run, after a line's number."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Let go of what it is read from."""

@@ -85,5 +85,10 @@ class RemoteRecord(Record):
         return cast(pb.ListEventsReply, await self._channel.call("ListEvents", request))
 
     @override
+    async def site_log(self, run: str, node: str, after: int) -> pb.ListSiteLogReply:
+        request = pb.ListSiteLogRequest(run=run, node=node, after=after)
+        return cast(pb.ListSiteLogReply, await self._channel.call("ListSiteLog", request))
+
+    @override
     async def close(self) -> None:
         await self._channel.close()

@@ -12,8 +12,10 @@ from covey.artifact import read_chunks
 from covey.client.reading.record import Record
 from covey.coordinator.admin import views
 from covey.coordinator.admin.queries import Queries
+from covey.coordinator.admin.site_log import site_log_page
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
+from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord
@@ -120,6 +122,11 @@ class StoredRecord(Record):
     @override
     async def events(self, run: str, node: str, before: int, limit: int) -> pb.ListEventsReply:
         return await asyncio.to_thread(self._queries.events, run, node, before, limit)
+
+    @override
+    async def site_log(self, run: str, node: str, after: int) -> pb.ListSiteLogReply:
+        record = await asyncio.to_thread(self._store.run, run)
+        return await asyncio.to_thread(site_log_page, SiteLogs(self._data_dir / FOLDER), record, node, after)
 
     @override
     async def close(self) -> None:

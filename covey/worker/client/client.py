@@ -26,7 +26,7 @@ from covey.errors import CoveyError, WorkerDied, WorkerError, WorkerStalled, by_
 from covey.user_code.place import place_in
 from covey.worker.client.confinement import Confinement
 from covey.worker.client.epitaph import epitaph, kills_for_memory
-from covey.worker.client.output import Output
+from covey.worker.client.output import OnOutput, Output, unheard
 from covey.worker.client.patience import START_S, STOP_S, Patience
 from covey.worker.jobs.files import STACKS
 from covey.worker.jobs.operations import Operation
@@ -120,6 +120,7 @@ class Worker:
         log_file: Path | None = None,
         log_name: str = "",
         confinement: Confinement | None = None,
+        on_output: OnOutput = unheard,
     ) -> Worker:
         """Spawn a worker; returns at once, while the child still imports torch (jobs wait for it).
 
@@ -131,6 +132,7 @@ class Worker:
             log_file: Where the child's output goes (appended, see `Output`); default: this process's standard error.
             log_name: What people call that, for messages; default: `log_file`.
             confinement: What it cannot read, and what it is given; default: nothing is hidden.
+            on_output: Told what it prints, as it comes.
         """
         confinement = confinement or Confinement()
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.callback(theirs.close)
-            output = Output(log_file)
+            output = Output(log_file, on_output)
             printed = await output.open()
             stack.callback(os.close, printed)
             arguments = ["--device", device, "--threads", str(threads), "--log-format", log_format]
@@ -374,5 +376,7 @@ def _environment(threads: int, confinement: Confinement) -> dict[str, str]:
 
 
 def _error(fields: Mapping[str, str]) -> CoveyError:
-    kind = by_code().get(fields["code"], WorkerError)
-    return kind(fields["message"][:MAX_MESSAGE])
+    error = by_code().get(fields["code"], WorkerError)(fields["message"][:MAX_MESSAGE])
+    if isinstance(error, WorkerError):
+        error.traceback = fields.get("traceback", "")[:MAX_MESSAGE]
+    return error

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +29,12 @@ AGAIN_BYTES = 1 << 16
 MAX_FILE_BYTES = 16 << 20
 """A file of that size becomes FILE.1, in place of the one before."""
 STANDARD_ERROR = 2
+OnOutput = Callable[[bytes], None]
+"""Called on the event loop with what a worker printed; must not block."""
+
+
+def unheard(data: bytes) -> None:
+    """Nobody listens."""
 
 
 class Output(asyncio.Protocol):
@@ -35,10 +42,11 @@ class Output(asyncio.Protocol):
 
     Args:
         target: The file that it is appended to; None: this process's standard error.
+        on_output: Told what is logged, as it comes; what is left out it does not hear.
     """
 
-    def __init__(self, target: Path | None) -> None:
-        self._target = target
+    def __init__(self, target: Path | None, on_output: OnOutput = unheard) -> None:
+        self._target, self._on_output = target, on_output
         self._room = Bucket(AT_ONCE_BYTES, BYTES_PER_S, AT_ONCE_BYTES, time.monotonic())
         self._left_out_bytes, self._tail, self._line_is_open, self._has_warned = 0, b"", False, False
         self._transport: asyncio.ReadTransport | None = None
@@ -106,6 +114,7 @@ class Output(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         self._line_is_open = not data.endswith(b"\n")
+        self._on_output(data)
         with contextlib.suppress(OSError):  # a full disk, a log that nobody reads: no reason to stop training
             if self._target is None:
                 _write_all(STANDARD_ERROR, data)

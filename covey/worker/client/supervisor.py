@@ -13,6 +13,7 @@ import structlog
 from covey.errors import WorkerDied
 from covey.worker.client.client import Worker
 from covey.worker.client.confinement import Confinement
+from covey.worker.client.output import OnOutput, unheard
 from covey.worker.jobs.operations import HELLO, Operation
 from covey.worker.jobs.runs import HelloJob, HelloResult
 
@@ -67,6 +68,7 @@ class WorkerSupervisor:
         stall_s: How long any job may go without a step; a job may say less (its `stall_s`).
         log_name: What people call its log.
         confinement: As for `Worker.start`.
+        on_output: As for `Worker.start`.
     """
 
     def __init__(
@@ -79,10 +81,12 @@ class WorkerSupervisor:
         stall_s: float = math.inf,
         log_name: str = "",
         confinement: Confinement | None = None,
+        on_output: OnOutput = unheard,
     ) -> None:
         self._data_dir, self._device, self._log_format, self._log_name = data_dir, device, log_format, log_name
         self._on_replaced, self._stall_s, self._confinement = on_replaced, stall_s, confinement
         self._worker: LivingWorker | None = None
+        self._on_output = on_output
         self._lock, self._turn = asyncio.Lock(), asyncio.Lock()
 
     async def start(self) -> LivingWorker:
@@ -115,6 +119,7 @@ class WorkerSupervisor:
             log_format=self._log_format,
             log_name=self._log_name,
             confinement=self._confinement,
+            on_output=self._on_output,
         )
 
     async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:

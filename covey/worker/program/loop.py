@@ -67,18 +67,19 @@ class Program:
             # Whoever asked logs the refusal itself; only here is where the task's code failed.
             say = log.debug if _cause(error) is None else log.warning
             say("failed", op=request.op, code=error.code, error=str(error), exc_info=_cause(error))
-            self._channel.fail(error if _cause(error) is None else TaskError(self._host.with_log(str(error))))
+            cause = _cause(error)
+            self._channel.fail(error if cause is None else TaskError(self._host.with_log(str(error))), cause)
         except SystemExit as error:
-            self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
+            self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"), error)
         except Exception as error:
             if isinstance(error, OSError) and (obstacle := obstruction(error)) is not None:
                 self._channel.fail(obstacle)
                 return
             log.exception("failed", op=request.op)
             if is_out_of_memory(error):
-                self._channel.fail(out_of_memory(request.op, error, place_of(error)))
+                self._channel.fail(out_of_memory(request.op, error, place_of(error)), error)
                 return
-            self._channel.fail(WorkerError(self._host.with_log(f"{request.op}: {error_text(error)}")))
+            self._channel.fail(WorkerError(self._host.with_log(f"{request.op}: {error_text(error)}")), error)
 
     def _done(self, request: Request) -> object:
         if request.op not in KNOWN:

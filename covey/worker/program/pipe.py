@@ -8,11 +8,14 @@ import queue
 import socket
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
 from covey.errors import CoveyError
 
+MAX_TRACEBACK = 20_000
+"""Of a traceback's text the end is sent, which says most."""
 ALIVE_S = 1.0
 """How often a job that makes steps says so."""
 
@@ -90,9 +93,11 @@ class Channel:
         """End the current request with its result."""
         self._finish({"id": self._current, "result": result})
 
-    def fail(self, error: CoveyError) -> None:
-        """End the current request with an error."""
-        self._finish({"id": self._current, "error": {"code": error.code, "message": str(error)}})
+    def fail(self, error: CoveyError, raised: BaseException | None = None) -> None:
+        """End the current request with an error; `raised`: what was raised, whose traceback goes with it."""
+        where = "".join(traceback.format_exception(raised))[-MAX_TRACEBACK:] if raised is not None else ""
+        fields = {"code": error.code, "message": str(error), "traceback": where}
+        self._finish({"id": self._current, "error": fields})
 
     def refuse(self, error: CoveyError) -> None:
         """Answer the first request with an error: this program cannot do any."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from covey.simulation.pool import Crew, Pool
 from covey.worker.program.host import Host
 from covey.worker.program.loop import function_of
 
@@ -26,6 +27,16 @@ class Here:
 
     async def do(self, operation: Any, job: Any) -> Any:
         return function_of(operation)(job, self._host)
+
+
+class CrewHere(Crew):
+    """A simulation's workers, all in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)
+        self.coordinator: Any = Here(folder, folder, device="cpu")
+        workers: Any = [Here(folder, folder, device="cpu")]
+        self.pool = Pool(workers)
 
 
 def work_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import Any, cast
 
 import pytest
 
 from covey.coordinator.admin.service import AdminService, AdminServices
+from covey.coordinator.admin.site_log import site_log_page
 from covey.coordinator.backup.backup import BackupServices
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
 from covey.coordinator.runs.deletion import DeletionServices
 from covey.errors import SpecError, TaskError
 from covey.protos import admin_pb2 as pb
@@ -75,6 +78,7 @@ def submit(world, worker, authority, identity):
             backup=BackupServices(world.folder, world.store, world.files, world.retention, world.background),
             operation=world.operation,
             deletion=DeletionServices(world.record, world.files, world.retention),
+            site_log=partial(site_log_page, SiteLogs(world.folder / FOLDER)),
             changes=world.changes,
             clock=given.clock,
             store_name="SQLite",

@@ -11,8 +11,10 @@ from covey import messages as msg
 from covey.artifact import Artifact
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
-from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServiceInputs, version_refusal
+from covey.coordinator.nodes.service import CoordinatorService, NodeServiceInputs
 from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
+from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
+from covey.coordinator.nodes.versions import WIRE_REFUSED, version_refusal
 from covey.errors import NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
 from covey.storage.record.contract import NodeRecord
@@ -82,6 +84,7 @@ def service(world, sessions, authority):
                 Addresses(),
                 world.services.clock,
             ),
+            site_logs=SiteLogs(world.folder / FOLDER),
             metrics=world.metrics,
             changes=world.changes,
             background=world.background,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from covey.node.operator import capacity
-from covey.node.operator.config import Limits, NodeConfig, NodeSettings, Policy
+from covey.node.operator.config import Limits, NodeConfig, NodeSettings
+from covey.node.operator.policy import Policy
 
 GIB = 1 << 30
 

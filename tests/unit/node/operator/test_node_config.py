@@ -5,7 +5,9 @@ import pytest
 from covey.errors import PolicyError, SpecError
 from covey.messages import GossipMember, GossipOrder
 from covey.node.gossip_runs import terms_of
-from covey.node.operator.config import BUILT_IN_TASKS, DEFAULT_SETTINGS, NodeConfig, NodeSettings, read_settings
+from covey.node.operator.config import NodeConfig, NodeSettings, read_settings
+from covey.node.operator.default_settings import DEFAULT_SETTINGS
+from covey.node.operator.policy import BUILT_IN_TASKS
 from covey.spec import ExchangeSection, GossipSpec, RoundsSpec, TaskSection
 
 
@@ -78,7 +80,7 @@ def test_a_run_that_asks_for_more_is_declined_with_what_to_change(tmp_path, aske
         (
             "[policy]\ntask = []",
             "node.toml: policy.task: unknown key; known keys: allow_paths, label_counts, least_noise, max_delta, "
-            "max_epsilon, max_runs, payloads, representations, tasks",
+            "max_epsilon, max_runs, payloads, representations, scrub_paths, share_logs, tasks",
         ),
         ("[polity]\n", r"polity: unknown key; known keys: data, limits, peers, policy, worker"),
         ("[data]\nimages = 1", r"data.images: unknown key; known keys: options, paths"),

@@ -1,0 +1,153 @@
+"""Sweeps of real simulations, whose workers are this process: interrupted, and taken up again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+from click.testing import CliRunner
+
+from covey.cli.main import covey
+from covey.client.connection import connect
+from covey.client.sweeps.events import Decided, Measured
+from covey.client.sweeps.record import FILE, read_record
+from covey.client.sweeps.results import read_results
+from covey.client.sweeps.running import run_sweep
+from covey.client.sweeps.simulated import Machines, SimulatedTrials
+from covey.client.sweeps.sweep import read_sweep
+from covey.errors import SpecError
+from covey.library.plot_sweep import draw_sweep
+from tests.unit.simulation.in_process import CrewHere
+
+SWEEP = """
+[specification]
+name = "lr"
+seed = 3
+[specification.task]
+name = "digits"
+[specification.training]
+optimizer = "momentum"
+batch_size = 128
+local_epochs = 1
+[specification.rounds]
+count = 3
+min_nodes = 2
+[sweep]
+trials = {trials}
+seeds = {seeds}
+{more}
+[sweep.space]
+training.learning_rate = {{ log_uniform = [0.02, 2.0] }}
+training.momentum = {{ choice = [0.0, 0.5] }}
+"""
+
+
+@dataclass(frozen=True)
+class MachinesHere(Machines):
+    def crew(self, folder):
+        return CrewHere(folder)
+
+
+class Killed(BaseException):
+    """The sweep ends here, as it would by a kill: nothing is written any more."""
+
+
+def swept(tmp_path, trials=2, seeds=2, more=""):
+    path = tmp_path / "lr.toml"
+    path.write_text(SWEEP.format(trials=trials, seeds=seeds, more=more))
+    return read_sweep(path)
+
+
+def run(sweep, folder, on_event=lambda event: None):
+    def make(is_new):
+        return SimulatedTrials(sweep, folder, MachinesHere(2), is_new=is_new)
+
+    return run_sweep(sweep, folder, make, {"nodes": 2}, on_event)
+
+
+def lines_of(folder):
+    """The record without the runs' ids, which are drawn."""
+    lines = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "run"} for line in lines]
+
+
+def test_a_sweep_that_is_killed_goes_on_and_comes_to_the_same(tmp_path, monkeypatch):
+    """Halving; killed once before a rung and once in a run. No round is run twice: each run has each round once."""
+    sweep, folder = (
+        swept(tmp_path, more='prune = { method = "halving", rungs = [1], factor = 2 }'),
+        tmp_path / "lr.sweep",
+    )
+    whole = run(sweep, tmp_path / "undisturbed")
+    assert {trial.state for trial in whole.trials} == {"completed", "pruned"}
+
+    def killed(event):
+        if len(read_record(folder)[1]) in (2, 5):
+            raise Killed
+
+    for _ in range(2):
+        with pytest.raises(Killed):
+            run(sweep, folder, killed)
+    again = run(sweep, folder)
+    assert lines_of(folder) == lines_of(tmp_path / "undisturbed")
+    assert again == whole == read_results(folder)
+    best = whole.trials[0]
+    assert (best.rounds, sorted(best.seeds), [at for at, _ in best.curve]) == (3, [3, 4], [1, 2, 3])
+    with connect(folder / "runs" / f"{best.trial}-3") as record:
+        assert [item.round for item in record.rounds(f"lr-{best.trial}-3")] == [1, 2, 3]
+    ran = run(sweep, folder)  # once more: nothing is left to do
+    assert ran == whole
+    _shown(folder, whole, tmp_path, monkeypatch)
+
+
+def _shown(folder, results, tmp_path, monkeypatch):
+    """The commands that look at it."""
+    monkeypatch.setenv("COLUMNS", "100")
+    table = CliRunner().invoke(covey, ["sweep", "show", str(folder)])
+    assert table.exit_code == 0
+    assert "2 of 2 trials with 2 seeds each" in table.stdout
+    assert "LEARNING_RATE" in table.stdout
+    listed = json.loads(CliRunner().invoke(covey, ["sweep", "show", str(folder), "--json"]).stdout)
+    assert [item["trial"] for item in listed] == [trial.trial for trial in results.trials]
+    rows = CliRunner().invoke(covey, ["sweep", "show", str(folder), "--csv"]).stdout.splitlines()
+    assert len(rows) == 3
+    assert "params.training.learning_rate" in rows[0]
+    pytest.importorskip("matplotlib", reason="pictures are for those who have it")
+    panels = draw_sweep(results, tmp_path / "lr.svg")
+    assert panels == ["curves", "training.learning_rate", "training.momentum"]
+    assert (tmp_path / "lr.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_members_of_a_population_go_on_with_others_models(tmp_path):
+    sweep, folder = swept(tmp_path, 4, 1, 'prune = { method = "population", every = 1 }'), tmp_path / "p.sweep"
+    events = []
+    results = run(sweep, folder, events.append)
+    assert [trial.state for trial in results.trials] == ["completed"] * 4
+    replaced = next(event for event in events if isinstance(event, Decided) and event.decision == "replaced")
+    assert replaced.params is not None
+    begun = next(
+        event
+        for event in events
+        if isinstance(event, Measured) and (event.trial, event.rung) == (replaced.trial, replaced.rung + 1)
+    )
+    with (
+        connect(folder / "runs" / f"{replaced.trial}-3") as record,
+        connect(folder / "runs" / f"{replaced.source}-3") as other,
+    ):
+        spec = record.run(begun.run).spec
+        assert spec["training"]["learning_rate"] == replaced.params["training.learning_rate"]
+        assert (
+            record.version(begun.run, 0).model_sha256
+            == other.version(f"lr-{replaced.source}-3-g{replaced.rung}").model_sha256
+        )
+    assert [at for at, _ in results.trials[0].curve] == [1, 2, 3]
+
+
+def test_a_metric_that_no_evaluation_gives_is_refused_before_the_first_trial(tmp_path):
+    folder = tmp_path / "lr.sweep"
+    with pytest.raises(SpecError, match="no evaluation gives a metric 'acuracy'; there are: accuracy, loss"):
+        run(swept(tmp_path, more='metric = "acuracy"'), folder)
+    assert read_record(folder)[1] == []
+    assert not (folder / "check").exists()
+    right = swept(tmp_path, 1, 1, 'metric = "loss"')  # nothing was decided: the folder may be used again
+    assert run(right, folder).trials[0].state == "completed"
