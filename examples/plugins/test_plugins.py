@@ -1,14 +1,19 @@
-"""The conformance suites that every aggregator, codec, local optimizer, protocol and mixing has to pass."""
+"""The conformance suites that every aggregator, codec, local optimizer, protocol, mixing and tracker has to pass."""
 
+import json
+from pathlib import Path
 from typing import ClassVar
 
 from covey.testing.aggregators import AggregatorConformance
 from covey.testing.codecs import CodecConformance
 from covey.testing.protocols import ProtocolConformance
 from covey.testing.topologies import MixingConformance
+from covey.testing.library.trackers import TrackerConformance
 from covey.testing.training import LocalOptimizerConformance
+from covey.trackers.folders import named
 from careful import Careful
 from int16 import Int16
+from lines import Lines
 from lion import Lion
 from meamed import MeaMed
 
@@ -38,3 +43,15 @@ class TestNeighboursMedian(ProtocolConformance):
 class TestCareful(MixingConformance):
     def make(self):
         return Careful({"warm_up": 4})
+
+
+class TestLines(TrackerConformance):
+    def make(self):
+        return Lines()
+
+    def told(self, where, run):
+        curves = {}
+        for line in (Path(where) / f"{named(run)}.jsonl").read_text().splitlines()[1:]:
+            point = json.loads(line)
+            curves.setdefault(point["name"], []).append((point["step"], point["value"]))
+        return curves

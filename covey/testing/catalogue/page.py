@@ -42,6 +42,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "schedule": ("Schedules of the learning rate", "`[training.schedule]`."),
     "partition": ("Partitions", "`[data] partition`: who trains on what, where the data are shared out."),
     "attack": ("Attacks", "For drills only: `covey node start --attack`."),
+    "tracker": ("Trackers", "Where a run's curves go: `covey run track --to`, see [trackers](trackers.md)."),
 }
 """Kind to its heading and a line on where a run names it, in the order of the page."""
 TOGETHER = """\

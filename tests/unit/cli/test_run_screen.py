@@ -13,7 +13,11 @@ from rich.console import Console, Group
 from covey.cli.views.run_screen import ASCII_BLOCKS, Seen, bar, frame, sparkline
 from covey.client.progress.history import History
 from covey.client.progress.nodes import RunNodes
+from covey.client.reading.gossip_parts import GossipPart, GossipView
 from covey.client.values import Contribution, Node, NodeProgress, Round, Run
+from covey.gossip.audit import audit
+from covey.gossip.ledger import Incarnation, Ledger
+from covey.gossip.mass import ONE
 
 FRAMES = Path(__file__).parent / "frames"
 NOW = 1000.0
@@ -27,8 +31,18 @@ INVITED = ("ada", "bob", "cyd", "dan", "eve")
 
 def committed(number):
     metrics = {"accuracy": 0.9 - 0.8 / number, "loss": 2.3 / number}
+    reason = "eve rejected: its score is too large for what the others sent, by far"
     counts: dict[str, Any] = {"accepted": 4, "rejected": 1, "bytes_received": 2_000_000, "bytes_sent": 1_000_000}
-    return Round(number, "committed", committed_at=500.0, seconds=12.5, metrics=metrics, invited=INVITED, **counts)
+    return Round(
+        number,
+        "committed",
+        committed_at=500.0,
+        seconds=12.5,
+        metrics=metrics,
+        invited=INVITED,
+        last_reason=reason,
+        **counts,
+    )
 
 
 def contribution(name, accepted, **values):
@@ -94,6 +108,14 @@ def drawn(shown, height=60, **options):
 
 
 GOSSIP = Run("77aa", "neighbours", "gossip", "running", steps=40, steps_done=12, started_at=400.0)
+ADA, BOB = Incarnation("ada", 1), Incarnation("bob", 2)
+STATED = GossipView(
+    (
+        GossipPart("ada", "working", "", "10.0.0.1:7500", "", 1, 12, 0.75, {"loss": 0.5}, trained_s=9.0, blocked_s=1.0),
+        GossipPart("bob", "evicted", "its key is known to others", incarnation=2, step=4, weight=1.25),
+    ),
+    audit({ADA: Ledger(3 * ONE // 4, ONE), BOB: Ledger(5 * ONE // 4, ONE)}),
+)
 ASYNC = Run("99bb", "stream", "async", "running", updates=500, updates_decided=2, started_at=400.0)
 ASSIGNMENTS = [
     Round(1, "decided", accepted=1, invited=("ada",), version=1, arrival=2, metrics={"loss": 2.0}, seconds=3.0),
@@ -108,6 +130,7 @@ SHOWN = {
     "ended": seen(replace(RUN, state="completed", reason=""), ROUNDS[:7], nodes=replace(NODES, drills={}, away=())),
     "asynchronous": seen(ASYNC, ASSIGNMENTS, progress=PROGRESS[:2], progress_count=2),
     "gossip": seen(GOSSIP, progress=(*PROGRESS[:1], NodeProgress("bob", "evicted", 4, 40)), progress_count=2),
+    "gossip-stated": seen(GOSSIP, progress=PROGRESS[:1], progress_count=1, nodes=RunNodes(gossip=STATED)),
     "away": seen(rounds=ROUNDS[:1], trouble=["waiting for the coordinator: it does not answer"]),
 }
 
@@ -148,6 +171,12 @@ def test_of_many_nodes_and_rounds_it_shows_what_fits():
     )
     small, large = drawn(shown, 24), drawn(shown, 60)
     assert len(small.splitlines()) <= 24 < len(large.splitlines()) <= 60
+    reasons = tuple(
+        Contribution(name, 9, last_round=9, last_verdict="lost", last_reason="gone " * 40) for name in names
+    )
+    crowded = replace(shown, nodes=RunNodes(contributions=reasons), trouble=["nobody answers"])
+    assert len(drawn(crowded, 24).splitlines()) <= 24
+    assert drawn(crowded, 24).splitlines()[1] == "nobody answers"
     assert "and 140 more nodes" not in small
     for text in (small, large):
         assert " 899  committed" in text
