@@ -30,6 +30,7 @@ from covey.spec.sections import (
 from covey.spec.training import TrainingSection
 
 MOST_PRIORITY = 100
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class RunSpec(Section, ABC):
@@ -61,6 +62,8 @@ class RunSpec(Section, ABC):
     rounds: RoundsSection = RoundsSection()
     model: Annotated[ModelSection, Field(exclude_if=lambda section: section == ModelSection())] = ModelSection()
     privacy: Annotated[PrivacySection | None, Field(exclude_if=lambda section: section is None)] = None
+    study: Annotated[str, Field(max_length=100, pattern=rf"^$|{STUDY_NAME}", exclude_if=lambda given: not given)] = ""
+    """The group of runs that it belongs to; its nodes and people are the coordinator's to say. Empty: none."""
     priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY, exclude_if=lambda given: given == 0)] = 0
     """Runs of a higher one are first where places are free; of the same one, the older ones."""
     stop: Annotated[StopSection, Field(exclude_if=lambda section: section == StopSection())] = StopSection()
