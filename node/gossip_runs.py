@@ -128,6 +128,7 @@ class GossipRuns:
                 if not isinstance(spec, GossipSpec):
                     raise SpecError(f'mode: "{spec.mode}" is not gossip')
                 self._config.check_run(spec)
+                self._config.policy.check_participants(len(order.members))
                 names = founders_of(order)
                 require_possible(spec, names, allow_path=self._config.allows_paths(spec))
                 keep_order(self._config.data_dir, order)

@@ -1,14 +1,16 @@
-"""The conformance suites that every aggregator, codec, local optimizer, protocol and mixing has to pass."""
+"""The conformance suites that every plug-in of its kind has to pass."""
 
 from typing import ClassVar
 
 from covey.testing.aggregators import AggregatorConformance
 from covey.testing.codecs import CodecConformance
+from covey.testing.outgoing.filters import OutgoingFilterConformance
 from covey.testing.protocols import ProtocolConformance
 from covey.testing.topologies import MixingConformance
 from covey.testing.training import LocalOptimizerConformance
 from careful import Careful
 from int16 import Int16
+from known_names import KnownNames
 from lion import Lion
 from meamed import MeaMed
 
@@ -38,3 +40,8 @@ class TestNeighboursMedian(ProtocolConformance):
 class TestCareful(MixingConformance):
     def make(self):
         return Careful({"warm_up": 4})
+
+
+class TestKnownNames(OutgoingFilterConformance):
+    def make(self):
+        return KnownNames({"names": ["weight", "bias"], "examples": 20})

@@ -41,6 +41,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "local-optimizer": ("Local optimizers", "`[training] optimizer`."),
     "schedule": ("Schedules of the learning rate", "`[training.schedule]`."),
     "partition": ("Partitions", "`[data] partition`: who trains on what, where the data are shared out."),
+    "outgoing-filter": ("Outgoing filters", "`[[policy.outgoing]]` in a node's `node.toml`: its operator's, no run's."),
     "attack": ("Attacks", "For drills only: `covey node start --attack`."),
 }
 """Kind to its heading and a line on where a run names it, in the order of the page."""
