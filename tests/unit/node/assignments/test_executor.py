@@ -285,7 +285,7 @@ async def test_out_of_hours_nothing_is_begun_and_what_was_begun_is_finished(do, 
     rules = {"hours": "22:00-06:00", "time_zone": "Europe/Berlin"}
     night = ruled(tmp_path, now=1_796_076_000.0, **rules)  # 30 November 2026, 23:00 in Berlin
     night.coordinator.lose()
-    await finished(night, do, assignment("a", participants=1))
+    await finished(night, lambda asked: do(asked, night), assignment("a", participants=1))
     day = ruled(tmp_path, now=1_796_119_200.0, **rules)  # the next day, 11:00
     await do(assignment("b", participants=1), day)
     await do(replace(assignment("b"), work="evaluate"), day)
