@@ -9,15 +9,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from covey.cli.main import covey
 from covey.spec import parse_toml
+from covey.testing.launch.forks import forked_workers
 from tests.packaging.readme import ROOT, Command, blocks, commands, first_run, three_machines
 
 SHELL = [command for block in blocks("sh") for command in commands(block)]
@@ -60,6 +63,22 @@ def test_runs_of_the_readme_can_be_read() -> None:
     for run in runs:
         parse_toml(run)
     assert parse_toml(first_run()).rounds.min_nodes == 2
+
+
+@pytest.mark.processes
+def test_the_notebook_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    cell = next(block for block in blocks("python") if "covey.simulate" in block)
+    short = cell.replace('"count": 20', '"count": 2').replace("nodes=4)", "nodes=4, processes=1)")
+    assert len(short) > len(cell)
+    known: dict[str, Any] = {}
+    with forked_workers():
+        exec(compile(short, "README.md", "exec"), known)
+    assert (known["run"].state, len(known["run"].metrics())) == ("completed", 2)
+    known["run"].close()
+    assert set(known["weights"]) == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
 # -- three machines

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from rich.text import Text
@@ -40,7 +41,7 @@ BAR, SPARK, LABEL = 16, 32, 20
 """Columns."""
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 SHOWN_ROUNDS, LEAST_ROUNDS = 12, 3
-LEAST_NODES = 4
+LEAST_NODES = 2
 MOST_NAMES = 8
 BETWEEN = 8
 """Lines of headings and of empty space."""
@@ -71,21 +72,37 @@ def frame(seen: Seen, now: float, height: int, *, ascii_only: bool = False) -> l
         ascii_only: Draw curves without block characters.
     """
     facts = pairs(_facts(seen, now, ascii_only=ascii_only))
-    free = max(LEAST_NODES + LEAST_ROUNDS, height - len(facts.plain.splitlines()) - BETWEEN)
+    taken = len(facts.plain.splitlines()) + len(seen.trouble) + BETWEEN
+    free = max(LEAST_NODES + LEAST_ROUNDS, height - taken)
     rows = _rows(seen)
-    shown = rows[: max(LEAST_NODES, free // 2)]
-    rounds = list(seen.rounds)[-min(SHOWN_ROUNDS, max(LEAST_ROUNDS, free - len(shown))) :]
-    parts: list[Any] = [run_line(seen.run), facts]
+    shown, lines = _fitting_rows(rows, free // 2)
+    rounds = [_without_reason(item, seen.nodes) for item in seen.rounds]
+    rounds = rounds[-min(SHOWN_ROUNDS, max(LEAST_ROUNDS, free - lines)) :]
+    trouble = [Text(safe_text(text).plain, style="yellow") for text in seen.trouble]
+    parts: list[Any] = [run_line(seen.run), *trouble, facts]
     if shown:
-        count = max(len(rows), seen.progress_count)
-        reasons = sum(bool(item.last_round) for _, _, item in shown)
-        parts += ["", *_fitting(lambda whole: _node_table(shown, seen.nodes, now, whole=whole), reasons)]
-        parts += [*_more(count - len(shown)), *_legend(seen.nodes, shown)]
+        count, reasons = max(len(rows), seen.progress_count), lines - len(shown)
+        table = _fitting(lambda whole: _node_table(shown, seen.nodes, now, whole=whole), reasons)
+        for below in table[1:] if not seen.run.ended else ():
+            below.no_wrap, below.overflow = True, "ellipsis"
+        parts += ["", *table, *_more(count - len(shown)), *_legend(seen.nodes, shown)]
     if rounds:
         names = tables.main_metrics(seen.history.names())
         reasons = sum(bool(item.last_reason) for item in rounds)
         parts += ["", *_fitting(lambda whole: tables.round_table(rounds, names if whole else ()), reasons)]
-    return parts + [Text(safe_text(text).plain, style="yellow") for text in seen.trouble]
+    return parts
+
+
+def _fitting_rows(rows: Sequence[Row], most: int) -> tuple[Sequence[Row], int]:
+    """The first nodes whose rows, and reasons below them, take so many lines, or a few all the same; how many lines."""
+    lines = list(accumulate(1 + bool(item.last_round) for _, _, item in rows))
+    count = max(min(LEAST_NODES, len(rows)), sum(end <= most for end in lines))
+    return rows[:count], lines[count - 1] if count else 0
+
+
+def _without_reason(item: Round, nodes: RunNodes) -> Round:
+    """A round without the reason of an answer where the table of nodes says it, unless it failed."""
+    return replace(item, last_reason="") if nodes.contributions and item.state != "failed" else item
 
 
 def run_line(run: Run) -> Text:

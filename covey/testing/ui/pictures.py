@@ -30,6 +30,8 @@ f = 1
 [rounds]
 count = 400
 min_nodes = 5
+[stop]
+target = 0.99
 """
 GOSSIP = """
 name = "neighbours"

@@ -27,8 +27,18 @@ INVITED = ("ada", "bob", "cyd", "dan", "eve")
 
 def committed(number):
     metrics = {"accuracy": 0.9 - 0.8 / number, "loss": 2.3 / number}
+    reason = "eve rejected: its score is too large for what the others sent, by far"
     counts: dict[str, Any] = {"accepted": 4, "rejected": 1, "bytes_received": 2_000_000, "bytes_sent": 1_000_000}
-    return Round(number, "committed", committed_at=500.0, seconds=12.5, metrics=metrics, invited=INVITED, **counts)
+    return Round(
+        number,
+        "committed",
+        committed_at=500.0,
+        seconds=12.5,
+        metrics=metrics,
+        invited=INVITED,
+        last_reason=reason,
+        **counts,
+    )
 
 
 def contribution(name, accepted, **values):
@@ -148,6 +158,12 @@ def test_of_many_nodes_and_rounds_it_shows_what_fits():
     )
     small, large = drawn(shown, 24), drawn(shown, 60)
     assert len(small.splitlines()) <= 24 < len(large.splitlines()) <= 60
+    reasons = tuple(
+        Contribution(name, 9, last_round=9, last_verdict="lost", last_reason="gone " * 40) for name in names
+    )
+    crowded = replace(shown, nodes=RunNodes(contributions=reasons), trouble=["nobody answers"])
+    assert len(drawn(crowded, 24).splitlines()) <= 24
+    assert drawn(crowded, 24).splitlines()[1] == "nobody answers"
     assert "and 140 more nodes" not in small
     for text in (small, large):
         assert " 899  committed" in text

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord, TokenRecord
-from covey.testing.ui.browser import chromium, enter, looking, served
+from covey.testing.ui.browser import chromium, looking, served
+from covey.ui.server import redirect
 
 pytest.importorskip("playwright", reason="the browser is driven by playwright")
 pytestmark = [
@@ -45,7 +46,9 @@ def test_hostile_names_and_metrics_are_text(hostile, recorder):
     with looking() as looked, served("--data-dir", hostile) as address:
         page, base = looked.page, address.partition("?")[0]
         page.set_default_timeout(WAIT_MS)
-        enter(page, address)
+        with redirect(address) as file:  # as a browser is told to
+            page.goto(file.as_uri())
+            page.wait_for_url(base)
         page.get_by_role("link", name=MARKUP).wait_for()
         for view in VIEWS:
             page.goto(f"{base}#/{view}")

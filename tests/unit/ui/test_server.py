@@ -15,10 +15,9 @@ import pytest
 
 from covey.client.connection import Connection
 from covey.client.target import Target
-from covey.testing.ui.browser import chromium, looking, served
 from covey.ui import server
 from covey.ui.guard import Secrets
-from covey.ui.server import PageServer, listen, redirect
+from covey.ui.server import PageServer, listen
 
 WAIT_S = 60.0
 
@@ -84,14 +83,3 @@ def test_the_browser_is_told_a_private_file_and_not_the_token(recorder, monkeypa
     assert (mode, folder_mode, printed[0] in text) == (0o600, 0o700, True)
     assert (told[0].startswith("file:///"), token in told[0]) == (True, False)
     assert not Path(urlsplit(told[0]).path).parent.exists()
-
-
-@pytest.mark.skipif(chromium() is None, reason="there is no Chromium here: apt-get install chromium")
-@pytest.mark.processes
-def test_the_file_leads_a_browser_into_the_page(recorder):
-    pytest.importorskip("playwright", reason="the browser is driven by playwright")
-    recorder.run("run", rounds=1)
-    with looking() as looked, served("--data-dir", recorder.data_dir) as address, redirect(address) as file:
-        looked.page.goto(file.as_uri())
-        looked.page.get_by_role("link", name="name-of-run").wait_for(timeout=90_000)
-        assert looked.page.url == address.partition("?")[0]
