@@ -42,6 +42,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
+from covey.coordinator.studies import EVICTED, STUDIES_FILE, Studies
 from covey.driver.ending import end
 from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError
@@ -65,7 +66,7 @@ GRACE_S = 1.0
 KEYS = "keys"
 EVENTS = "events"
 ANNOUNCEMENT = "coordinator.json"
-ROLES: tuple[Role, ...] = ("node", "admin", "auditor")
+ROLES: tuple[Role, ...] = ("node", "admin", "auditor", "member")
 
 
 def run_coordinator(config: CoordinatorConfig) -> int:
@@ -173,6 +174,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         operation=Operation(paused=record.setting("paused") == "true"),
         events=config.data_dir / EVENTS,
         metrics=metrics,
+        studies=Studies(config.data_dir / STUDIES_FILE, record.setting(EVICTED)),
         snapshot=RecordSnapshot({node.node for node in identities["node"]}),
     )
 

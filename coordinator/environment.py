@@ -32,6 +32,7 @@ from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.retention import Retention
 from covey.coordinator.runs.schedule.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
+from covey.coordinator.studies import Studies
 from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.driver.steady_clock import steady_clock
@@ -57,6 +58,7 @@ class Environment:
     members: Members
     operation: Operation
     metrics: CoordinatorMetrics = field(default_factory=CoordinatorMetrics)
+    studies: Studies = field(default_factory=Studies)
     snapshot: RecordSnapshot = field(default_factory=RecordSnapshot)
     runs: ActiveRuns = field(default_factory=ActiveRuns)
     changes: Changes = field(default_factory=Changes)
@@ -78,7 +80,7 @@ class Environment:
         self.addresses.advertise_enrol = self.config.advertise_enrol
         self.retention = Retention(self.files)
         self.run_services = self._run_services()
-        self.scheduler = Scheduler(self.run_services, self.runs, take_up, self.config.max_runs)
+        self.scheduler = Scheduler(self.run_services, self.runs, take_up, self.config.max_runs, self.studies)
         self.site_logs = SiteLogs(self.config.data_dir / FOLDER)
         self.offers = Offers(self.run_services, self.runs, self.background, receive)
         self.retention.in_use = self.offers.digests
@@ -153,6 +155,7 @@ class Environment:
             members=self.members,
             runs=self.runs,
             scheduler=self.scheduler,
+            studies=self.studies,
             enrolment=self.enrolment_services(),
             backup=BackupServices(self.config.data_dir, self.store, self.files, self.retention, self.background),
             operation=self.operation,

@@ -340,14 +340,16 @@ class GossipOrder:
     Attributes:
         run: Its id, by which nodes name it to each other, too.
         spec: Its specification, canonical JSON.
-        model_sha256: Of the first model, which every node makes from the seed.
+        model_sha256: Of the first model.
         members: Who takes part, this node included, by name.
+        model_bytes: Size of the file that the specification begins with; 0: every node makes the model from the seed.
     """
 
     run: str
     spec: str
     model_sha256: str
     members: tuple[GossipMember, ...]
+    model_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ SIMULATED_EPSILON = "privacy/simulated-epsilon"
 """What it would have spent, had its noise not been drawn from its seed."""
 EVALUATION = "evaluation"
 """Stands for all metrics of an evaluation that failed as a whole."""
+ALONE = "alone/"
+"""Before the names of metrics of what a node trained with nobody else (`[evaluation] local_rounds`)."""
 MAX_REASON = 500
 """Characters of a reason."""
 MOST, MAX_NAME = 80, 100

@@ -13,6 +13,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 BOM = "\ufeff"
+_FORMULA = ("=", "+", "-", "@", "\t")
 _TYPOGRAPHIC = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What steers a terminal, or the order in which it shows letters; line ends and tabs apart."""
@@ -56,3 +57,9 @@ def read_pem(path: Path) -> bytes:
         return decoded(raw).encode()
     except UnicodeDecodeError:
         return raw
+
+
+def no_formula(text: str) -> str:
+    """A text as a cell of CSV: what a table calculation would take for a formula has an apostrophe before it."""
+    text = text.replace("\r", " ")
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import stamina
@@ -18,8 +19,9 @@ from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
 from covey.node.assignments.record.store import NodeStore
 from covey.node.assignments.recording import assignments_log
+from covey.node.gossip_models import GivenModels
 from covey.node.gossip_runs import GossipRuns
-from covey.node.membership.bulk import BulkChannels
+from covey.node.membership.bulk import BulkChannels, bulk_into
 from covey.node.membership.link import CoordinatorLink
 from covey.node.membership.opening import keep_hours
 from covey.node.membership.renewal import renew_when_due
@@ -122,7 +124,9 @@ class NodeDaemon:
         services = NodeServices(
             config, identity, *ports, metrics, recorder=recorder, site_log=self._site_log, models=self._models
         )
-        self._gossip = GossipRuns(config, identity, self._link, self._models.yield_port, self._site_log)
+        most_bytes = config.settings.limits.disk_gib * 2**30
+        given = GivenModels(self._link, partial(bulk_into, self._server, identity), most_bytes)
+        self._gossip = GossipRuns(config, identity, self._link, self._models.yield_port, given, self._site_log)
         self._actor = NodeActor(services)
 
     @property

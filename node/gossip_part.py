@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -66,7 +67,9 @@ class Terms:
         rejoins: Whether to take part as a new incarnation where the one before is over.
         stays: Whether to answer peers on when all is done.
         founders: With whom the run began; empty: with all that take part.
-        model: The file that the specification names by its digest; None: the seed makes the first model.
+        model: The file that the specification names by its digest; None: the seed makes the first model, or `bring`
+            has the file.
+        bring: Brings that file from the coordinator, among the run's own; None: there is none, or it is here.
         part: Of a node that came later: its part of the data.
         first_sha256: The model_sha256 that the first model must have; empty: whatever this machine makes of the seed.
     """
@@ -83,6 +86,11 @@ class Terms:
     founders: tuple[str, ...] = ()
     part: int = 0
     model: Path | None = None
+    bring: Callable[[ArtifactFiles], Coroutine[Any, Any, Path]] | None = None
+
+
+class _Stopped(Exception):
+    """The part is to end before it has a model to begin with."""
 
 
 class GossipPart:
@@ -134,7 +142,10 @@ class GossipPart:
             log.info("all steps of this run were done before")
             return "completed"
         files = ArtifactFiles(home.folder / FILES, durable=self._terms.durability == "power")
-        home = await self._prepared(home, files)
+        try:
+            home = await self._prepared(home, files, stop)
+        except _Stopped:
+            return "stopped"
         kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
         receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
         actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
@@ -153,7 +164,7 @@ class GossipPart:
             await end([telling] if telling is not None else [])
             await network.stop()
 
-    async def _prepared(self, home: Residence, files: ArtifactFiles) -> Residence:
+    async def _prepared(self, home: Residence, files: ArtifactFiles, stop: asyncio.Event) -> Residence:
         """Check the files that a restart needs, and make the first model where it is not there.
 
         Raises:
@@ -173,13 +184,13 @@ class GossipPart:
                 )
         if saved.snapshot is not None or (first is not None and await asyncio.to_thread(files.check, first.digest)):
             return home
-        return await self._with_first(home, files)
+        return await self._with_first(home, files, stop)
 
-    async def _with_first(self, home: Residence, files: ArtifactFiles) -> Residence:
+    async def _with_first(self, home: Residence, files: ArtifactFiles, stop: asyncio.Event) -> Residence:
         spec, node = self._terms.spec, self._terms.node
         out = files.scratch(0)
         own = spec.task.nodes.get(self._identity.name, {})
-        source = await asyncio.to_thread(self._given)
+        source = await self._source(files, stop)
         job = InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec), own, source)
         initial = await self._worker.do(INITIAL, job)
         if not own and self._terms.first_sha256 not in ("", initial.model_sha256):
@@ -191,6 +202,19 @@ class GossipPart:
         await asyncio.to_thread(files.adopt, out, initial.artifact)
         await asyncio.to_thread(write_first, home.engine, initial.layout, initial.artifact)
         return replace(home, facts=replace(home.facts, layout=initial.layout, first=initial.artifact))
+
+    async def _source(self, files: ArtifactFiles, stop: asyncio.Event) -> Path | None:
+        """The file that the specification names, if it names one; while it is on its way, `stop` counts."""
+        if self._terms.bring is None:
+            return await asyncio.to_thread(self._given)
+        bringing, stopped = asyncio.create_task(self._terms.bring(files)), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({bringing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not bringing.done():
+                raise _Stopped
+            return bringing.result()
+        finally:
+            await end([bringing, stopped])
 
     def _given(self) -> Path | None:
         """The file that the specification names, by its digest: peers have the same one, or another specification."""

@@ -27,6 +27,7 @@ from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import read_facts
 from covey.node.gossip.stating import Stated, statement_of
 from covey.node.gossip_handed import Handed
+from covey.node.gossip_models import GivenModels
 from covey.node.gossip_part import GossipPart, Terms, worker_of
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.evicted import Evicted
@@ -58,6 +59,7 @@ class GossipRuns:
         identity: Its keys and certificate.
         link: To the coordinator.
         before: Awaited before a run's listener for peers is opened.
+        given: Brings the files that runs begin with.
         site_log: What is shared of the node's log; None: nothing.
     """
 
@@ -67,9 +69,11 @@ class GossipRuns:
         identity: Identity,
         link: Link,
         before: Callable[[], Awaitable[None]],
+        given: GivenModels,
         site_log: SiteLog | None = None,
     ) -> None:
         self._config, self._identity, self._link, self._before = config, identity, link, before
+        self._given = given
         self._runs: dict[str, Handed] = {}
         self._site_log = site_log
         on_output = partial(site_log.printed, worker=WORKER) if site_log is not None else unheard
@@ -112,8 +116,11 @@ class GossipRuns:
                 self._runs[run].stop.set()
                 forget_order(self._config.data_dir, run)
                 self._changed.set()
+            case msg.DownloadGrant():
+                self._given.granted(message)
             case msg.Welcome():
                 self.lost()
+                self._given.ask_again()
 
     def lost(self) -> None:
         """The session ended: what is unanswered is stated again in the next one."""
@@ -262,6 +269,8 @@ class GossipRuns:
         order = run.order
         run.stop.clear()
         terms = terms_of(self._config, run.spec, order, self._identity.name, rejoins=self._may_rejoin(run))
+        if digest := run.spec.model.digest:
+            terms = replace(terms, bring=partial(self._given.bring, digest, order.model_bytes))
         if self._site_log is not None:
             self._site_log.began(order.run, 0, WORKER)
         log.info("this node takes part in a gossip run", run=order.run, name=run.spec.name, nodes=len(order.members))

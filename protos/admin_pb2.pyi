@@ -476,10 +476,12 @@ class ListNodesReply(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class NodeRequest(_message.Message):
-    __slots__ = ("node",)
+    __slots__ = ("node", "study")
     NODE_FIELD_NUMBER: _ClassVar[int]
+    STUDY_FIELD_NUMBER: _ClassVar[int]
     node: str
-    def __init__(self, node: _Optional[str] = ...) -> None: ...
+    study: str
+    def __init__(self, node: _Optional[str] = ..., study: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason", "work")

@@ -437,16 +437,18 @@ class Goodbye(_message.Message):
     def __init__(self, code: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GossipOrder(_message.Message):
-    __slots__ = ("run", "spec", "model_sha256", "members")
+    __slots__ = ("run", "spec", "model_sha256", "members", "model_bytes")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     run: str
     spec: bytes
     model_sha256: str
     members: _containers.RepeatedCompositeFieldContainer[GossipMember]
-    def __init__(self, run: _Optional[str] = ..., spec: _Optional[bytes] = ..., model_sha256: _Optional[str] = ..., members: _Optional[_Iterable[_Union[GossipMember, _Mapping]]] = ...) -> None: ...
+    model_bytes: int
+    def __init__(self, run: _Optional[str] = ..., spec: _Optional[bytes] = ..., model_sha256: _Optional[str] = ..., members: _Optional[_Iterable[_Union[GossipMember, _Mapping]]] = ..., model_bytes: _Optional[int] = ...) -> None: ...
 
 class GossipMember(_message.Message):
     __slots__ = ("name", "address", "fingerprint", "late", "part")

@@ -9,9 +9,11 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import IO
 
 from covey.coordinator.admin import views
+from covey.coordinator.admin.access.finding import everything, find_run
 from covey.coordinator.admin.pages import MAX_PAGE_BYTES, fitting, page_size
 from covey.coordinator.admin.watched_rounds import WatchedRounds
 from covey.coordinator.runs.sent_again import MOST_ROUNDS, SENT_AGAIN, on_record
@@ -48,15 +50,23 @@ class Queries:
 
     def run(self, run: str) -> pb.Run:
         """A run by its id, or the newest of that name. Raises `NotFound`."""
-        record = self._store.run(run)
+        record = find_run(self._store, run)
         return self._run_views([record])[0]
 
-    def runs(self, limit: int = 0, before: str = "") -> pb.ListRunsReply:
-        """A page of runs, newest submission first; `before`: only those submitted before this one."""
+    def runs(
+        self, limit: int = 0, before: str = "", sees: Callable[[RunRecord], bool] = everything
+    ) -> pb.ListRunsReply:
+        """A page of runs, newest submission first; `before`: only those submitted before this one; `sees`: of these."""
         size = page_size(limit, RUNS)
-        before_id = self._store.run(before).run if before else ""
-        runs, more = fitting(self._run_views(self._store.runs(before=before_id, limit=size + 1)), size)
+        before_id = find_run(self._store, before, sees).run if before else ""
+        seen = list(islice(self._seen(before_id, size + 1, sees), size + 1))
+        runs, more = fitting(self._run_views(seen), size)
         return pb.ListRunsReply(runs=runs, next=runs[-1].run if more else "")
+
+    def _seen(self, before: str, size: int, sees: Callable[[RunRecord], bool]) -> Iterator[RunRecord]:
+        while page := self._store.runs(before=before, limit=size):
+            yield from filter(sees, page)
+            before = page[-1].run
 
     def _run_views(self, records: list[RunRecord]) -> list[pb.Run]:
         summaries = self._store.run_summaries([record.run for record in records])
@@ -65,7 +75,7 @@ class Queries:
 
     def gossip(self, run: str, after: str = "", limit: int = 0) -> pb.ListGossipReply:
         """A page of the parts in a gossip run, by node."""
-        run_id, size = self._store.run(run).run, page_size(limit)
+        run_id, size = find_run(self._store, run).run, page_size(limit)
         members = self._store.gossip_members(run_id, after=after, limit=size + 1)
         stated = self._store.newest_gossip_statements(run_id, [member.node for member in members])
         newest = {row.node: row for row in stated}
@@ -78,7 +88,7 @@ class Queries:
 
     def rounds(self, run: str, after: int = 0, limit: int = 0, *, newest: bool = False) -> pb.ListRoundsReply:
         """A page of a run's rounds after a number, in order; with `newest` the last ones."""
-        run_id, size = self._store.run(run).run, page_size(limit)
+        run_id, size = find_run(self._store, run).run, page_size(limit)
         if newest:
             records = self._store.rounds(run_id, after=after, limit=size, newest=True)
             kept, _ = fitting(map(views.round_view, reversed(records)), size)
@@ -89,7 +99,7 @@ class Queries:
 
     def round(self, run: str, number: int, after: str = "", limit: int = 0) -> pb.RoundDetail:
         """One round, a page of its updates by node, and the version it made."""
-        run_id, size = self._store.run(run).run, page_size(limit)
+        run_id, size = find_run(self._store, run).run, page_size(limit)
         record = self._store.round(run_id, number)
         updates = (u for u in self._store.updates(run_id, number) if u.node > after)
         kept, more = fitting(map(views.update_view, updates), size)
@@ -106,7 +116,7 @@ class Queries:
 
     def contributions(self, run: str, after: str = "", limit: int = 0) -> pb.ListContributionsReply:
         """A page of what each node of a run's roster did in it, in the roster's order."""
-        record, size = self._store.run(run), page_size(limit)
+        record, size = find_run(self._store, run), page_size(limit)
         begin = record.roster.index(after) + 1 if after in record.roster else 0
         counted = self._store.contributions(record.run, record.roster[begin : begin + size + 1])
         kept, more = fitting(map(views.contribution_view, counted), size)
@@ -128,7 +138,7 @@ class Queries:
         return replace(version, artifact=version.members[node])
 
     def _version(self, run: str, number: int) -> VersionRecord:
-        record = self._store.run(run)
+        record = find_run(self._store, run)
         if number != BEST:
             return self._store.version(record.run, number)
         section = json.loads(record.spec)["evaluation"]
@@ -149,7 +159,7 @@ class Queries:
             run: Its id or name.
             coordinator_key: The raw Ed25519 public key of the coordinator.
         """
-        run_id = self._store.run(run).run
+        run_id = find_run(self._store, run).run
         yield pb.AuditReply(coordinator_key=coordinator_key)
         yield from self._commits(run_id)
         yield from self._signed_updates(run_id)
@@ -171,7 +181,7 @@ class Queries:
     def _run_id(self, run: str) -> str:
         """A run's id, also where its row cannot be read as a run's."""
         try:
-            return self._store.run(run).run
+            return find_run(self._store, run).run
         except CoveyError:
             raise
         except (ValueError, TypeError, LookupError):
@@ -195,7 +205,7 @@ class Queries:
 
     def nodes(self, after: str = "", limit: int = 0, role: str = "") -> pb.ListNodesReply:
         """A page of nodes, or of identities of another role, by name."""
-        of_role = role if role in ("admin", "auditor") else "node"
+        of_role = role if role in ("admin", "auditor", "member") else "node"
         size = page_size(limit)
         records = self._store.nodes(role=of_role, after=after, limit=size + 1)  # type: ignore[arg-type]
         nodes, more = fitting(map(self._node_view, records), size)

@@ -16,8 +16,11 @@ import structlog
 
 from covey import __version__
 from covey.coordinator.admin import at_work, views
+from covey.coordinator.admin.access.callers import Access, Right
+from covey.coordinator.admin.access.evictions import Evictions
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
+from covey.coordinator.admin.scoped import ScopedViews
 from covey.coordinator.admin.submission import Sent, Submission, Submissions, SubmissionServices
 from covey.coordinator.backup.backup import BackupServices, back_up
 from covey.coordinator.nodes.enrolment import EnrolmentServices, create_token
@@ -29,6 +32,7 @@ from covey.coordinator.runs.deletion import DeletionServices, delete_run
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.schedule.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
+from covey.coordinator.studies import Studies
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
 from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
@@ -60,6 +64,7 @@ class AdminServices:
     members: Members
     runs: ActiveRuns
     scheduler: Scheduler
+    studies: Studies
     enrolment: EnrolmentServices
     backup: BackupServices
     operation: Operation
@@ -84,17 +89,15 @@ class AdminService:
         self._store = env.store.store
         self._queries = Queries(env.store.store, self._node_view)
         ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
-        self._submissions = Submissions(SubmissionServices(*ports, env.now, env.allow_paths, env.data_paths))
+        self._access = Access(env.members, env.studies, env.store.store, env.now)
+        self._evictions = Evictions(env.store, env.studies, env.runs, env.now, env.clock)
+        self._scoped = ScopedViews(self._queries, env.studies, env.runs)
+        services = SubmissionServices(*ports, env.studies, env.now, env.allow_paths, env.data_paths)
+        self._submissions = Submissions(services)
 
-    def _authorised(self, context: Context, *, writes: bool = True) -> str:
-        peer = peer_identity(context)
-        allowed = ("admin",) if writes else ("admin", "auditor")
-        self._env.members.admit(peer, self._env.now())
-        if peer.role not in allowed:
-            raise IdentityError(
-                f"{peer.name!r} (role {peer.role}) may not do this; it needs role {' or '.join(allowed)}"
-            )
-        return peer.name
+    async def _run(self, context: Context, text: str, right: Right = "read") -> RunRecord:
+        """The run that a caller names, who may do this with it."""
+        return await self._call(self._access.run, self._access.caller(context), text, right)
 
     async def _call(self, method: Callable[..., R], *args: object, **kwargs: object) -> R:
         return await self._env.store.call(method, *args, **kwargs)
@@ -103,18 +106,18 @@ class AdminService:
 
     async def submit_run(self, request: pb.SubmitRunRequest, context: Context) -> pb.Run:
         """Check a specification with the plug-ins installed here, and queue it."""
-        submission = await self._submissions.check(request, self._authorised(context))
+        submission = await self._submissions.check(request, self._access.caller(context))
         return await self._queued(submission)
 
     async def submit_run_with_model(
         self, requests: AsyncIterator[pb.SubmitModelRequest], context: Context
     ) -> AsyncIterator[pb.Run]:
         """The same, with the file of the model that the run begins with, which is asked for by an empty run."""
-        who, first = self._authorised(context), await anext(requests, None)
+        caller, first = self._access.caller(context), await anext(requests, None)
         if first is None or not first.HasField("submission") or not first.HasField("model"):
             raise SpecError("the first message of a submission with a model says what it is, and which file comes")
         artifact = artifact_from(first.model)
-        submission = await self._submissions.check(first.submission, who, artifact)
+        submission = await self._submissions.check(first.submission, caller, artifact)
         yield pb.Run()
         chunks = (memoryview(request.data) async for request in requests)
         yield await self._queued(submission, Sent(artifact, chunks))
@@ -127,16 +130,16 @@ class AdminService:
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
         """Newest first."""
-        self._authorised(context, writes=False)
-        reply = await self._call(self._queries.runs, request.limit, request.before)
+        caller = self._access.caller(context)
+        reply = await self._call(self._queries.runs, request.limit, request.before, caller.sees)
         for view in reply.runs:
             self._add_awaited(view)
         return reply
 
     async def show_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """One run."""
-        self._authorised(context, writes=False)
-        return self._add_awaited(await self._call(self._queries.run, request.run))
+        run = (await self._run(context, request.run)).run
+        return self._add_awaited(await self._call(self._queries.run, run))
 
     def _add_awaited(self, view: pb.Run) -> pb.Run:
         """Where a run waits for a place, for nodes that are away, or for this machine, say so: the record does not."""
@@ -147,8 +150,7 @@ class AdminService:
 
     async def watch_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunStatus]:
         """Now, and whenever something changed, at most ten times a second, until the run has ended."""
-        self._authorised(context, writes=False)
-        run = (await self._run(request.run)).run
+        run = (await self._run(context, request.run)).run
         rounds = self._queries.watched(run)
         while True:
             seen, began = self._env.changes.count, time.monotonic()
@@ -179,8 +181,7 @@ class AdminService:
 
     async def stop_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """Stop a queued or running run; it ends as `stopped`."""
-        who = self._authorised(context)
-        record = await self._run(request.run)
+        who, record = peer_identity(context).name, await self._run(context, request.run, "manage")
         reason, active = f"stopped by {who}", self._env.runs.of(record.run)
         if active is not None:
             active.post(StopRequested(reason))
@@ -193,8 +194,7 @@ class AdminService:
 
     async def delete_run(self, request: pb.RunRequest, context: Context) -> pb.DeleteRunReply:
         """Delete a run that has ended, with its files."""
-        who = self._authorised(context)
-        record = await self._run(request.run)
+        who, record = peer_identity(context).name, await self._run(context, request.run, "manage")
         deleted = await self._call(delete_run, self._env.deletion, record.run)
         detail = {"by": who, "name": record.name, "state": record.state}
         event = EventRecord(self._env.now(), "run-deleted", record.run, detail=detail)
@@ -206,24 +206,21 @@ class AdminService:
     async def _ended(self, run: str) -> None:
         while True:
             seen = self._env.changes.count
-            if (await self._run(run)).state not in ("queued", "running"):
+            if (await self._call(self._store.run, run)).state not in ("queued", "running"):
                 return
             await self._env.changes.after(seen)
-
-    async def _run(self, run: str) -> RunRecord:
-        return await self._call(self._store.run, run)
 
     # -- versions -------------------------------------------------------------------------------------------------
 
     async def locate_version(self, request: pb.LocateVersionRequest, context: Context) -> pb.Version:
         """Which file holds a version."""
-        self._authorised(context, writes=False)
-        return views.version_view(await self._call(self._queries.version, request.run, request.version, request.node))
+        run = (await self._run(context, request.run)).run
+        return views.version_view(await self._call(self._queries.version, run, request.version, request.node))
 
     async def download_version(self, request: pb.LocateVersionRequest, context: Context) -> AsyncIterator[bytes]:
         """The version's safetensors file."""
-        self._authorised(context, writes=False)
-        version = await self._call(self._queries.version, request.run, request.version, request.node)
+        run = (await self._run(context, request.run)).run
+        version = await self._call(self._queries.version, run, request.version, request.node)
         if not version.kept:
             raise NotFound(f"version {version.version} is no longer kept; see [keep] in the specification")
         if not await asyncio.to_thread(self._env.files.check, version.artifact.digest):
@@ -235,8 +232,7 @@ class AdminService:
 
     async def list_rounds(self, request: pb.ListRoundsRequest, context: Context) -> pb.ListRoundsReply:
         """A page of a run's rounds."""
-        self._authorised(context, writes=False)
-        run = (await self._run(request.run)).run
+        run = (await self._run(context, request.run)).run
         reply = await self._call(self._queries.rounds, run, request.after, request.limit, newest=request.newest)
         for view in reply.rounds:
             at_work.add_received(self._env.runs.of(run), view)
@@ -244,8 +240,7 @@ class AdminService:
 
     async def show_round(self, request: pb.RoundRequest, context: Context) -> pb.RoundDetail:
         """One round, a page of its updates with their verdicts, and the version it made."""
-        self._authorised(context, writes=False)
-        run = (await self._run(request.run)).run
+        run = (await self._run(context, request.run)).run
         detail = await self._call(self._queries.round, run, request.round, request.after, request.limit)
         active = self._env.runs.of(run)
         at_work.add_received(active, detail.round)
@@ -259,14 +254,15 @@ class AdminService:
         self, request: pb.ListContributionsRequest, context: Context
     ) -> pb.ListContributionsReply:
         """A page of what each node of a run did in it."""
-        self._authorised(context, writes=False)
-        return await self._call(self._queries.contributions, request.run, request.after, request.limit)
+        run = (await self._run(context, request.run)).run
+        return await self._call(self._queries.contributions, run, request.after, request.limit)
 
     async def audit_run(self, request: pb.AuditRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
         """Every row of a run with its seals, or commits and updates that are signed, for the caller to check."""
-        self._authorised(context, writes=False)
+        caller = self._access.caller(context)
+        run = request.run if caller.sees_all else (await self._run(context, request.run)).run
         ask = self._queries.audited if request.rows else self._queries.signed
-        pages = ask(request.run, self._env.signing_key.public_bytes)
+        pages = ask(run, self._env.signing_key.public_bytes)
         while (page := await self._call(next, pages, None)) is not None:
             yield page
 
@@ -274,32 +270,38 @@ class AdminService:
 
     async def list_gossip(self, request: pb.ListGossipRequest, context: Context) -> pb.ListGossipReply:
         """The parts in a gossip run, by node."""
-        self._authorised(context, writes=False)
-        return await self._call(self._queries.gossip, request.run, request.after, request.limit)
+        run = (await self._run(context, request.run)).run
+        return await self._call(self._queries.gossip, run, request.after, request.limit)
 
     async def list_nodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
         """A page of the enrolled nodes."""
-        self._authorised(context, writes=False)
-        return await self._call(self._queries.nodes, request.after, request.limit, request.role)
+        caller = self._access.caller(context)
+        return await self._call(self._scoped.nodes, caller, request.after, request.limit, request.role)
 
     async def show_node(self, request: pb.NodeRequest, context: Context) -> pb.NodeDetail:
         """One node and what happened to it."""
-        self._authorised(context, writes=False)
-        return await self._call(self._queries.node, request.node)
+        caller = self._access.caller(context)
+        return await self._call(self._scoped.node, caller, request.node)
 
     async def list_events(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsReply:
         """A page of events, newest first."""
-        self._authorised(context, writes=False)
-        return await self._call(self._queries.events, request.run, request.node, request.before, request.limit)
+        run = request.run
+        if not self._access.caller(context).sees_all:
+            if not run:
+                raise IdentityError("only who sees all studies may list the events of all; name a run of yours")
+            run = (await self._run(context, run)).run
+        return await self._call(self._queries.events, run, request.node, request.before, request.limit)
 
     async def list_site_log(self, request: pb.ListSiteLogRequest, context: Context) -> pb.ListSiteLogReply:
         """A page of what a node shares of its log about a run."""
-        self._authorised(context, writes=False)
-        return await asyncio.to_thread(self._env.site_log, await self._run(request.run), request.node, request.after)
+        run = await self._run(context, request.run)
+        return await asyncio.to_thread(self._env.site_log, run, request.node, request.after)
 
     async def evict_node(self, request: pb.NodeRequest, context: Context) -> pb.Node:
-        """Shut a node out: at once, and for good."""
-        who = self._authorised(context)
+        """Shut a node out, of the federation or of one study: at once, and for good."""
+        if request.study:
+            return self._node_view(await self._evictions.evict(self._access.caller(context), request))
+        who = self._access.federation(context).name
         env, node, now = self._env, request.node, self._env.now()
         await self._call(self._store.set_node_state, node, "evicted")
         env.members.evict(node)
@@ -321,17 +323,17 @@ class AdminService:
 
     async def create_token(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:
         """A one-time join token."""
-        self._authorised(context)
+        self._access.federation(context)
         return await create_token(self._env.enrolment, request)
 
     async def list_tokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensReply:
         """A page of join tokens, without their secrets."""
-        self._authorised(context, writes=False)
+        self._access.federation(context, writes=False)
         return await self._call(self._queries.tokens, self._env.now(), request.limit, request.skip)
 
     async def revoke_token(self, request: pb.RevokeTokenRequest, context: Context) -> pb.ListTokensReply:
         """Let unused tokens be redeemed no more."""
-        who, now = self._authorised(context), self._env.now()
+        who, now = self._access.federation(context).name, self._env.now()
         by_id = fullmatch(r"[0-9a-f]+", request.token) is not None
         if by_id and len(request.token) < LEAST_TOKEN_ID:
             raise NotFound(f"give at least {LEAST_TOKEN_ID} characters of a token's id, or the name that it is for")
@@ -345,7 +347,7 @@ class AdminService:
 
     async def pause(self, request: pb.PauseRequest, context: Context) -> pb.CoordinatorStatus:
         """Open no new round, or go on; survives a restart."""
-        who, env = self._authorised(context), self._env
+        who, env = self._access.federation(context).name, self._env
         await self._call(self._store.set_setting, "paused", "true" if request.paused else "false")
         await self._note("paused" if request.paused else "resumed", who)
         env.operation.paused = request.paused
@@ -354,7 +356,7 @@ class AdminService:
 
     async def drain(self, request: pb.DrainRequest, context: Context) -> pb.CoordinatorStatus:
         """Stop once the rounds in progress are committed; a restart goes on."""
-        who, env = self._authorised(context), self._env
+        who, env = self._access.federation(context).name, self._env
         await self._note("draining", who)
         env.operation.draining = True
         env.runs.post_all(PauseChanged(True, env.clock()))
@@ -374,8 +376,7 @@ class AdminService:
 
     async def status(self, request: pb.StatusRequest, context: Context) -> pb.CoordinatorStatus:
         """What the coordinator does now."""
-        self._authorised(context, writes=False)
-        return self._coordinator_status()
+        return self._scoped.status(self._access.caller(context), self._coordinator_status())
 
     def _coordinator_status(self) -> pb.CoordinatorStatus:
         env = self._env
@@ -392,7 +393,7 @@ class AdminService:
 
     async def backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupReply:
         """A consistent copy of store, model files and keys in a new folder on this machine."""
-        self._authorised(context)
+        self._access.federation(context)
         if not request.folder:
             raise Conflict("name the folder to write the backup into")
         size = await back_up(self._env.backup, Path(request.folder))

@@ -15,12 +15,15 @@ from pathlib import Path
 import structlog
 
 from covey.artifact import Artifact
+from covey.coordinator.admin.access.callers import Caller
+from covey.coordinator.admin.access.own_study import in_own_study, require_free_name
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.offers import STALL_S
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.schedule.scheduler import MODEL_BYTES, Scheduler
 from covey.coordinator.store_thread import StoreThread
+from covey.coordinator.studies import Studies
 from covey.driver.background import Background
 from covey.errors import DiskFull, SpecError
 from covey.protos import admin_pb2 as pb
@@ -47,6 +50,7 @@ class SubmissionServices:
     worker: Worker
     scheduler: Scheduler
     background: Background
+    studies: Studies
     now: Callable[[], float]
     allow_paths: bool = False
     data_paths: Mapping[str, str] = field(default_factory=dict)
@@ -96,11 +100,12 @@ class Submissions:
         self._turn = asyncio.Lock()
         """Held while the worker looks at a submission: the others wait here, not in the worker's queue."""
 
-    async def check(self, request: pb.SubmitRunRequest, who: str, model: Artifact | None = None) -> Submission:
+    async def check(self, request: pb.SubmitRunRequest, caller: Caller, model: Artifact | None = None) -> Submission:
         """Look at a specification, and at the size of the model that is announced with it.
 
         Raises:
             SpecError: It is wrong, or what it asks for cannot work together.
+            IdentityError, NotFound, Conflict: As `covey.coordinator.admin.access.own_study` says.
             LimitExceeded, CorruptChunk: The model is far larger than one of its task can be, or is announced wrongly.
             DiskFull: There is no room for it.
             CoveyError: As the worker says.
@@ -109,13 +114,14 @@ class Submissions:
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         given, parse = (request.spec_json, parse_json) if request.spec_json else (request.spec_toml, parse_toml)
-        spec = parse(given, later=True)
+        spec = await env.store.call(in_own_study, self._store, env.studies, parse(given, later=True), caller)
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._turn:
             job = DescribeJob(text, env.allow_paths, data_paths=env.data_paths, submitted=True, written=written)
             description = await env.worker.do(DESCRIBE, job)
         active = [node.node for node in await env.store.call(self._store.nodes) if node.state == "active"]
         spec.task.require_known(active)
+        spec.evaluation.require_known(active)
         refuse_oversized(text, description, len(active))
         told = moved_in_words(spec, description, active, allow_path=env.allow_paths)
         if model is not None:
@@ -129,7 +135,7 @@ class Submissions:
             "privacy": description.privacy and asdict(description.privacy),
             MODEL_BYTES: description.model_bytes,
         }
-        return Submission(who, spec, record, {key: value for key, value in noted.items() if value}, notes)
+        return Submission(caller.name, spec, record, {key: value for key, value in noted.items() if value}, notes)
 
     async def queue(self, submission: Submission, sent: Sent | None = None) -> None:
         """Put a submission on record, with the model that it begins with.
@@ -148,6 +154,7 @@ class Submissions:
         env = self._services
         try:
             async with self._turn:
+                await env.store.call(require_free_name, self._store, submission.spec)
                 services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths)
                 record, spec = await add_run(services, submission.record, submission.spec, model)
         finally:

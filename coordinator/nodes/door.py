@@ -14,7 +14,7 @@ from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
 from covey.wire.listeners.connections import Connections, site_of
 from covey.wire.listeners.guard import Continuation, Guard, Handler
 
-NODE, ADMIN, AUDITOR, STRANGER = "node", "admin", "auditor", "stranger"
+NODE, ADMIN, AUDITOR, MEMBER, STRANGER = "node", "admin", "auditor", "member", "stranger"
 MAIN: Mapping[str, Allowance] = {
     # A session, a transfer each way over several connections, a renewal, a look at its health; and as much again while
     # connections are replaced.
@@ -22,6 +22,7 @@ MAIN: Mapping[str, Allowance] = {
     # A watch holds a call for as long as a run takes. No node can take this room.
     ADMIN: Allowance(each=64, total=512),
     AUDITOR: Allowance(each=32, total=256),
+    MEMBER: Allowance(each=32, total=256),
 }
 ENROLMENT: Mapping[str, Allowance] = {STRANGER: Allowance(each=16, total=512, begin=(1000, 200.0))}
 MOST_CALLS = 5120

@@ -187,10 +187,13 @@ class ActiveRun:
         self.machine = machine
         now, operator = services.clock(), services.operator
         first: list[pr.SharedEvent] = [pr.PauseChanged(operator.paused or operator.draining, now)]
-        first += [pr.NodeRemoved(node, now) for node in self.run.roster if node in services.members.evicted]
+        first += [pr.NodeRemoved(node, now) for node in self.run.roster if self._is_out(node)]
         first.append(pr.Started(now))
         first += [pr.NodeJoined(node, now) for node in services.nodes.nodes()]
         await self.driver.drive(machine, first)
+
+    def _is_out(self, node: str) -> bool:
+        return node in self.services.members.evicted or not self.services.nodes.takes(node)
 
     async def _show_facts(self) -> None:
         """What metrics show of the run, from the record."""

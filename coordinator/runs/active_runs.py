@@ -8,7 +8,7 @@ from covey.artifact import Artifact
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import RunFacts
 from covey.machines.places import Places, Room
-from covey.machines.protocol import NodeJoined, NodeLost
+from covey.machines.protocol import NodeJoined, NodeLost, NodeRemoved
 
 
 class ActiveRuns:
@@ -51,6 +51,11 @@ class ActiveRuns:
         """A node's connection ended."""
         self.places.left(node)
         self._post_of(node, NodeLost(node, now))
+
+    def exclude(self, run: ActiveRun, node: str, now: float) -> None:
+        """A node is to work for one of them no more."""
+        self.places.exclude(run.run.run, node)
+        run.post(NodeRemoved(node, now))
 
     def settle(self, now: float) -> None:
         """Give places on nodes that came free to runs that lack them, and tell these."""

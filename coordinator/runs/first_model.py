@@ -77,11 +77,6 @@ async def add_run(
     if not spec.model.initial:
         await store.call(store.store.add_run, run)
         return run, spec
-    if not spec.facts.coordinated:
-        raise SpecError(
-            "model.initial: the nodes of a gossip run have no file from the coordinator; start the run on each node "
-            "with the file beside the specification: covey gossip start"
-        )
     source = await _source(services, spec.model, given)
     out = services.files.scratch(0)
     try:

@@ -372,9 +372,9 @@ class Connection:
         """Admins and auditors, by name."""
         return list(self._loop.iterate(paging.admins(self._reading())))
 
-    def evict(self, node: str) -> Node:
-        """Shut a node out, at once and for good."""
-        return value_of(Node, self._call("EvictNode", pb.NodeRequest(node=node)))
+    def evict(self, node: str, *, study: str = "") -> Node:
+        """Shut a node out, of the federation or of one study, at once and for good."""
+        return value_of(Node, self._call("EvictNode", pb.NodeRequest(node=node, study=study)))
 
     # -- the coordinator
 

@@ -32,7 +32,7 @@ class Admin:
 
     name: str
     role: str
-    """`admin`, or `auditor`, who may look at everything and change nothing."""
+    """`admin`, `auditor`, who may look at everything and change nothing, or `member`, with rights in studies only."""
     state: str
     """`active` or `evicted`."""
     enrolled_at: float = 0.0

@@ -88,6 +88,16 @@ class Run:
         return self.state in ENDED
 
     @property
+    def study(self) -> str:
+        """The study that it belongs to; empty: none."""
+        return str(self.spec.get("study", ""))
+
+    @property
+    def full_name(self) -> str:
+        """Its name; of a run of a study STUDY/NAME."""
+        return f"{self.study}/{self.name}" if self.study else self.name
+
+    @property
     def parent(self) -> str:
         """The run and the version whose model it began with, RUN@VERSION; empty: there is none."""
         section = self.spec.get("model", {})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from covey.client.connection import Connection
+from covey.client.models.evaluations import Evaluation
 from covey.client.reading.names import RunName, VersionName
 from covey.client.specification import Specification
 from covey.client.values import Change, Node, Round, Run, Status, Version
@@ -89,6 +90,24 @@ class AsyncRun:
         """Submit a run that begins with this one's model; the new run."""
         continued = await self._turns.call(self.run.continue_, rounds, spec=spec, version=version)
         return AsyncRun(continued, self._turns)
+
+    async def evaluate(
+        self,
+        version: VersionName = "newest",
+        *,
+        nodes: Sequence[str] = (),
+        local_baseline: bool = False,
+        rounds: int | None = None,
+        spec: Specification | None = None,
+    ) -> Evaluation:
+        """Let nodes evaluate this run's model on their own data; what they measured, as `FederatedRun.evaluate`."""
+        return await self._turns.call(
+            self.run.evaluate, version, nodes=nodes, local_baseline=local_baseline, rounds=rounds, spec=spec
+        )
+
+    async def evaluation(self) -> Evaluation:
+        """What nodes measured in this run, which only evaluates."""
+        return await self._turns.call(self.run.evaluation)
 
     async def export(self, to: str | Path, *, version: VersionName = "newest") -> Version:
         """Write a version as a safetensors file."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator, Mapping
+import atexit
+import html
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,10 +23,13 @@ from covey.client.reading.names import RunName
 from covey.client.specification import Specification, parsed
 from covey.client.target import Target
 from covey.client.values import Event, Node, Status
+from covey.errors import CoveyError
 from covey.library.aio import AsyncFederation
 from covey.library.records import Records
 from covey.library.run import FederatedRun
 
+SHOWN_RUNS = 5
+"""The newest, where a notebook shows a federation."""
 NODE_COLUMNS = ("node", "state", "last_seen_at", "accepted", "rejected", "declined", "lost", "late", "last_reason")
 
 
@@ -82,6 +88,45 @@ class Federation:
     def status(self) -> Status:
         """What the coordinator does now."""
         return self.client.status()
+
+    @override
+    def __repr__(self) -> str:
+        return f"<federation at {self.client.target.data_dir or self.client.target.server}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            states = Counter(node.state for node in self.client.every_node())
+            runs = self.runs(SHOWN_RUNS)
+        except CoveyError as error:
+            return f"<b>{html.escape(repr(self))}</b><br>{html.escape(str(error))}"
+        nodes = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"
+        about = html.escape(f"nodes: {nodes}; {self._coordinator()}")
+        return f"<b>{html.escape(repr(self))}</b><br>{about}{runs._repr_html_() if runs else ''}"
+
+    def _coordinator(self) -> str:
+        try:
+            return f"the coordinator is {self.status().state}"
+        except CoveyError:
+            return "no coordinator is running"
+
+
+class LocalFederation(Federation):
+    """A federation of processes on this machine, which end when it is closed, or with Python.
+
+    Args:
+        connection: The way to it.
+        ending: Closes the connection, and ends the processes.
+    """
+
+    def __init__(self, connection: Connection, ending: ExitStack) -> None:
+        super().__init__(connection)
+        self._ending = ending
+        atexit.register(self.close)
+
+    @override
+    def close(self) -> None:
+        atexit.unregister(self.close)
+        self._ending.close()
 
 
 class _Runs(Records[FederatedRun]):
@@ -151,9 +196,8 @@ def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any
     return SimulatedRun(Connection(Target(done.data_dir)), done.run, done.seconds, done.data_dir)
 
 
-@contextlib.contextmanager
-def local(nodes: int = 4, *, folder: str | Path | None = None) -> Iterator[Federation]:
-    """A real federation on this machine: a coordinator and nodes as processes, which end with the context.
+def local(nodes: int = 4, *, folder: str | Path | None = None) -> LocalFederation:
+    """A real federation on this machine: a coordinator and nodes as processes, which end when it is closed.
 
     Args:
         nodes: How many; they are called node-1, node-2 and so on.
@@ -162,5 +206,7 @@ def local(nodes: int = 4, *, folder: str | Path | None = None) -> Iterator[Feder
     Raises:
         DaemonFailed: A daemon ended by itself; the message holds the end of its log.
     """
-    with local_daemons(nodes, folder=folder) as machine, Federation(machine.connect()) as federation:
-        yield federation
+    with ExitStack() as stack:
+        connection = stack.enter_context(local_daemons(nodes, folder=folder)).connect()
+        stack.callback(connection.close)
+        return LocalFederation(connection, stack.pop_all())

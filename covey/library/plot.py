@@ -49,6 +49,8 @@ class Curves:
             y = carried if value == "bytes" else item.metrics.get(value)
             if not isinstance(y, int | float):
                 continue
+            if over == "seconds" and item.committed_at is None:
+                continue  # it goes on: its place is not known
             seconds = (item.committed_at or 0.0) - (self.run.started_at or 0.0)
             xs.append({"rounds": item.round, "seconds": seconds, "bytes": carried}[over])
             ys.append(y)

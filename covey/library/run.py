@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from covey.client.connection import Connection
 from covey.client.export import OnBytes
 from covey.client.models.best import best_version
 from covey.client.models.continuing import continuation
+from covey.client.models.evaluating import Wanted, evaluation_of
+from covey.client.models.evaluations import Evaluation, evaluation_in
 from covey.client.reading.names import VersionName
 from covey.client.reading.site_log import SiteLine
 from covey.client.specification import Specification
@@ -189,6 +191,32 @@ class FederatedRun:
         """Compare all that is shown of it with what was signed."""
         return self._connection.audit(self.id, receipts)
 
+    def track(
+        self,
+        to: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        follow: bool = False,
+        nodes: bool = True,
+        model: bool = False,
+        on_lost: OnLost | None = None,
+    ) -> int:
+        """Tell a tracker its curves, as `covey.library.tracking.track`; how many points it was told now.
+
+        Args:
+            to: The tracker and the place: `csv:DIR`, `tensorboard:DIR`.
+            options: The tracker's.
+            follow: Go on until the run has ended.
+            nodes: Also what each node measured.
+            model: Also its newest model, when it has ended.
+            on_lost: As of `watch`.
+        """
+        from covey.library.tracking import track
+
+        done = track(self._connection, self.id, to, options, follow=follow, nodes=nodes, model=model, on_lost=on_lost)
+        self._run = done.run
+        return done.points
+
     # -- what it is told
 
     def stop(self) -> FederatedRun:
@@ -208,6 +236,42 @@ class FederatedRun:
         """
         changed = continuation(self.refresh().value, rounds, spec, version=version)
         return FederatedRun(self._connection, self._connection.submit(changed))
+
+    def evaluate(
+        self,
+        version: VersionName = "newest",
+        *,
+        nodes: Sequence[str] = (),
+        local_baseline: bool = False,
+        rounds: int | None = None,
+        spec: Specification | None = None,
+    ) -> Evaluation:
+        """Let nodes evaluate this run's model on their own data, as `covey run evaluate --wait`; what they measured.
+
+        It is a run of its own, on record as `Evaluation.run`; nothing of this run changes.
+
+        Args:
+            version: Of this run's model.
+            nodes: Who is asked; none: all.
+            local_baseline: Each node also trains alone, and evaluates that beside it.
+            rounds: For how many rounds; None: as many as led to the version.
+            spec: The training's specification; None: this run's.
+
+        Raises:
+            RunFailed: No node could do it; the message has the reasons.
+            SpecError: It cannot be done; the message says why.
+        """
+        wanted = Wanted(tuple(nodes), local_baseline, rounds)
+        asked = evaluation_of(self._connection, f"{self.id}@{version}", wanted, spec)
+        return FederatedRun(self._connection, self._connection.submit(asked)).wait(progress=False).evaluation()
+
+    def evaluation(self) -> Evaluation:
+        """What nodes measured in this run, which only evaluates.
+
+        Raises:
+            NotFound: It trains.
+        """
+        return evaluation_in(self._connection, self.id)
 
     def delete(self) -> Deleted:
         """Delete it for ever, once it has ended."""

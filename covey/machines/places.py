@@ -8,7 +8,7 @@ a place to those runs that are first in order, and the next ones get it when one
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from covey.machines.shortage import listed
 
@@ -41,6 +41,7 @@ class Want:
         started: It has begun, and is before all that have not.
         model_bytes: Size of its model; 0: unknown.
         scope: The only nodes that it may use; None: all.
+        without: Of these, none.
     """
 
     run: str
@@ -49,6 +50,7 @@ class Want:
     started: bool = False
     model_bytes: int = 0
     scope: frozenset[str] | None = None
+    without: frozenset[str] = frozenset()
 
     @property
     def order(self) -> tuple[bool, int, float, str]:
@@ -57,7 +59,7 @@ class Want:
 
     def uses(self, node: str) -> bool:
         """Whether the run may use a node at all."""
-        return self.scope is None or node in self.scope
+        return (self.scope is None or node in self.scope) and node not in self.without
 
 
 class Places:
@@ -96,6 +98,12 @@ class Places:
         self._wants.pop(run, None)
         self._holds.pop(run, None)
 
+    def exclude(self, run: str, node: str) -> None:
+        """A node is to work for a run no more."""
+        if (want := self._wants.get(run)) is not None:
+            self._wants[run] = replace(want, without=want.without | {node})
+            self._holds[run].discard(node)
+
     def settle(self) -> list[tuple[str, str]]:
         """Give places that came free to runs that have been begun, in their order; returns them, as (run, node)."""
         return self._give(self._wants.values(), self._rooms)
@@ -112,6 +120,11 @@ class Places:
     def admits(self, run: str, node: str) -> bool:
         """Whether a node works for a run; also if the run was begun without asking for places."""
         return run not in self._wants or node in self._holds[run]
+
+    def uses(self, run: str, node: str) -> bool:
+        """Whether a node may work for a run at all."""
+        want = self._wants.get(run)
+        return want is None or want.uses(node)
 
     def lacking(self, run: str) -> str:
         """On which connected nodes a run that was begun has no place, in words; empty: it has all."""

@@ -111,6 +111,7 @@ def require_enough(plan: Plan, description: Description) -> None:
     """
     spec = plan.spec
     spec.task.require_known(names_of(plan.nodes))
+    spec.evaluation.require_known(names_of(plan.nodes))
     for needed, why in (
         (spec.min_nodes, f"[{spec.facts.section}] min_nodes = {spec.min_nodes}"),
         (

@@ -30,6 +30,7 @@ from covey.spec.sections import (
 from covey.spec.training import TrainingSection
 
 MOST_PRIORITY = 100
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class RunSpec(Section, ABC):
@@ -61,6 +62,8 @@ class RunSpec(Section, ABC):
     rounds: RoundsSection = RoundsSection()
     model: Annotated[ModelSection, Field(exclude_if=lambda section: section == ModelSection())] = ModelSection()
     privacy: Annotated[PrivacySection | None, Field(exclude_if=lambda section: section is None)] = None
+    study: Annotated[str, Field(max_length=100, pattern=rf"^$|{STUDY_NAME}", exclude_if=lambda given: not given)] = ""
+    """The group of runs that it belongs to; its nodes and people are the coordinator's to say. Empty: none."""
     priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY, exclude_if=lambda given: given == 0)] = 0
     """Runs of a higher one are first where places are free; of the same one, the older ones."""
     stop: Annotated[StopSection, Field(exclude_if=lambda section: section == StopSection())] = StopSection()
@@ -120,10 +123,33 @@ class RunSpec(Section, ABC):
                 yield from ((f"{name}.{key}", text, given) for key, text, given in section.impossible())
         if self.exchange.payload == "gradient":
             yield from self._one_gradient()
+        if self.evaluation.only:
+            yield from self._only_evaluated()
         if self.evaluation.every == 0:
             for key in self.stop.by_metric:
                 text = "no version is evaluated before the last one; set evaluation.every to 1 or more"
                 yield f"stop.{key}", text, getattr(self.stop, key)
+
+    def _only_evaluated(self) -> Iterator[Wrong]:
+        """What a run without training has no use for."""
+        if not (self.facts.coordinated and self.facts.synchronous):
+            yield "evaluation.only", f'nodes are asked in a round; write mode = "rounds", not "{self.mode}"', True
+        if not self.model.initial:
+            text = 'say which model is evaluated: a safetensors file, or a version of a run, "run:NAME@7"'
+            yield "model.initial", text, self.model.initial
+        if self.rounds.count != 1:
+            yield "rounds.count", "with evaluation.only = true there is one round; write 1", self.rounds.count
+        if self.privacy is not None and self.privacy.unit == "example":
+            text = "nodes that hide their examples tell no metrics of them; leave [privacy] out of an evaluation"
+            yield "privacy.unit", text, self.privacy.unit
+        for key in ("codec", "payload", "worker_momentum"):
+            if (given := getattr(self.exchange, key)) != type(self.exchange).model_fields[key].default:
+                yield f"exchange.{key}", "with evaluation.only = true no update is sent; leave it out", given
+        for name in ("aggregation", "server_optimizer", "stop"):
+            section = getattr(self, name)
+            if section != type(section)():
+                text = f"with evaluation.only = true nothing is combined, and one round is all; leave [{name}] out"
+                yield name, text, section.model_dump(exclude_defaults=True)
 
     def _one_gradient(self) -> Iterator[Wrong]:
         training, exchange = self.training, self.exchange

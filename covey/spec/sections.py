@@ -64,10 +64,18 @@ class TaskSection(Section):
         Raises:
             SpecError: The message names both.
         """
-        known = sorted(nodes)
-        if unknown := sorted(set(self.nodes) - set(known)):
-            text = f"task.nodes.{unknown[0]}: no node has this name; there are {', '.join(known[:20]) or 'none yet'}"
-            raise SpecError(text + (f" and {len(known) - 20} more" if len(known) > 20 else ""))
+        if problem := _unknown("task.nodes.", self.nodes, nodes):
+            raise SpecError(problem)
+
+
+def _unknown(key: str, named: Iterable[str], nodes: Iterable[str]) -> str:
+    """What is to be said of names, of which the first that no node has is put after the key; empty: all are known."""
+    known = sorted(nodes)
+    unknown = sorted(set(named) - set(known))
+    if not unknown:
+        return ""
+    text = f"{key}{unknown[0]}: no node has this name; there are {', '.join(known[:20]) or 'none yet'}"
+    return text + (f" and {len(known) - 20} more" if len(known) > 20 else "")
 
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -236,6 +244,32 @@ class EvaluationSection(Section):
     metric: str = "accuracy"
     """The metric that names the best version (for [keep])."""
     goal: Literal["max", "min"] = "max"
+    only: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
+    """The run trains nothing: in its one round the nodes evaluate the model that it begins with ([model] initial)."""
+    local_rounds: Annotated[int, Field(ge=0, exclude_if=lambda rounds: not rounds)] = 0
+    """With `only`: each node also trains for so many rounds of [training] alone, beginning with the model that the seed
+    gives, and evaluates what comes of it beside the other (the local-only baseline). That model never leaves it."""
+    nodes: Annotated[tuple[PluginName, ...], Field(exclude_if=lambda nodes: not nodes)] = ()
+    """With `only`: the nodes that are asked, by name; none: all."""
+
+    def require_known(self, known: Iterable[str]) -> None:
+        """Refuse names of nodes that none of these has: nobody would answer.
+
+        Raises:
+            SpecError: The message names both.
+        """
+        if problem := _unknown("evaluation.nodes: ", self.nodes, known):
+            raise SpecError(problem)
+
+    @override
+    def impossible(self) -> Iterator[Wrong]:
+        for key in ("local_rounds", "nodes") if not self.only else ():
+            if given := getattr(self, key):
+                yield key, "it is for a run that only evaluates; write only = true, or leave it out", given
+        if self.only and self.where == "central":
+            yield "where", 'in a run that only evaluates, nodes do; write "auto", "both" or "nodes"', self.where
+        if self.only and self.every == 0:
+            yield "every", "the one version of a run that only evaluates is evaluated; leave it out", self.every
 
 
 class KeepSection(Section):

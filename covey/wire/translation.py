@@ -206,7 +206,7 @@ def _members_from(members: Iterable[pb.GossipMember]) -> tuple[msg.GossipMember,
 
 def _order_from(message: pb.GossipOrder) -> msg.GossipOrder:
     members = _members_from(message.members)
-    return msg.GossipOrder(message.run, message.spec.decode(), message.model_sha256, members)
+    return msg.GossipOrder(message.run, message.spec.decode(), message.model_sha256, members, message.model_bytes)
 
 
 _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {

@@ -1,5 +1,7 @@
 """The conformance suites that every plug-in of its kind has to pass."""
 
+import json
+from pathlib import Path
 from typing import ClassVar
 
 from covey.testing.aggregators import AggregatorConformance
@@ -7,10 +9,13 @@ from covey.testing.codecs import CodecConformance
 from covey.testing.outgoing.filters import OutgoingFilterConformance
 from covey.testing.protocols import ProtocolConformance
 from covey.testing.topologies import MixingConformance
+from covey.testing.library.trackers import TrackerConformance
 from covey.testing.training import LocalOptimizerConformance
+from covey.trackers.folders import named
 from careful import Careful
 from int16 import Int16
 from known_names import KnownNames
+from lines import Lines
 from lion import Lion
 from meamed import MeaMed
 
@@ -45,3 +50,15 @@ class TestCareful(MixingConformance):
 class TestKnownNames(OutgoingFilterConformance):
     def make(self):
         return KnownNames({"names": ["weight", "bias"], "examples": 20})
+
+
+class TestLines(TrackerConformance):
+    def make(self):
+        return Lines()
+
+    def told(self, where, run):
+        curves = {}
+        for line in (Path(where) / f"{named(run)}.jsonl").read_text().splitlines()[1:]:
+            point = json.loads(line)
+            curves.setdefault(point["name"], []).append((point["step"], point["value"]))
+        return curves

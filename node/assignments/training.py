@@ -68,7 +68,7 @@ class Training:
         job = self._job(talk.assignment, spec, layout, base, await self._settled_state(talk.assignment), inputs)
         talk.log.info("training")
         with services.metrics.phases.labels("training").time():
-            result = await self._use_worker(talk, job)
+            result = await self._use_worker(talk, job, 1 + spec.evaluation.local_rounds)
         services.metrics.trained(result)
         if reason := missing(result.evaluation).get(EVALUATION):
             talk.failed(TaskError(reason), "evaluation")
@@ -133,7 +133,7 @@ class Training:
         """The worker's order."""
         services, files = self._services, self._services.files
         state_files = {name: kept_file(files, assignment.run, name, artifact) for name, artifact in state.items()}
-        scratch, out_state = self._room(assignment, layout)
+        scratch, out_state = ({}, {}) if spec.evaluation.only else self._room(assignment, layout)
         job = TrainJob(
             run=assignment.run,
             spec_json=assignment.spec,
@@ -186,8 +186,11 @@ class Training:
         self._held.release(before)
         return state
 
-    async def _use_worker(self, talk: Conversation, job: TrainJob) -> TrainResult:
-        """Train; files of a job that came to nothing are dropped once a later job shows that nobody writes them."""
+    async def _use_worker(self, talk: Conversation, job: TrainJob, rounds: int) -> TrainResult:
+        """Train, for as long as so many rounds may take.
+
+        Files of a job that came to nothing are dropped once a later job shows that nobody writes them.
+        """
 
         def progressed(now: TrainProgress) -> None:
             if math.isfinite(now.loss):
@@ -195,7 +198,7 @@ class Training:
             talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
 
         try:
-            async with allowed_time(self._services.config.limits.round_s):
+            async with allowed_time(self._services.config.limits.round_s * rounds):
                 result = await self._train_safely(job, progressed)
         except Obstructed:  # which the worker has said: it writes no more, and what it wrote is in its way
             for path in (*job.scratch.values(), *job.out_state.values()):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc.aio
@@ -109,6 +109,16 @@ class BulkChannels(Bulk):
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.gather(self._down.close(), self._up.close())
+
+
+@contextlib.asynccontextmanager
+async def bulk_into(server: str, identity: Identity, files: Files) -> AsyncIterator[BulkChannels]:
+    """Connections of their own for files that go elsewhere than the others."""
+    bulk = BulkChannels(server, identity, files)
+    try:
+        yield bulk
+    finally:
+        await bulk.close()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from covey.parts import PartFile, collected_node
 
 RoundState = Literal["collecting", "aggregating", "committed", "decided", "failed"]
 """`decided`: an asynchronous run's assignment whose update was decided on."""
-Role = Literal["node", "admin", "auditor"]
+Role = Literal["node", "admin", "auditor", "member"]
 Json = Mapping[str, object]
 
 

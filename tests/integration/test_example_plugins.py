@@ -55,7 +55,8 @@ def federation(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_they_are_found_by_name(federation: Federation) -> None:
     found = {(p["kind"], p["name"]): p["package"] for p in json.loads(federation.cli("plugins", "--json"))}
     names = {("aggregator", "example-meamed"), ("codec", "int16"), ("local-optimizer", "lion")}
-    names |= {("protocol", "neighbours-median"), ("mixing", "careful"), ("outgoing-filter", "known-names")}
+    names |= {("protocol", "neighbours-median"), ("mixing", "careful")}
+    names |= {("outgoing-filter", "known-names"), ("tracker", "lines")}
     assert {key for key, package in found.items() if package == "covey-example-plugins"} == names
 
 
@@ -88,7 +89,16 @@ def test_a_gossip_run_with_them_learns(site: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["meamed.py", "int16.py", "lion.py", "neighbours_median.py", "careful.py", "test_plugins.py", "pyproject.toml"],
+    [
+        "meamed.py",
+        "int16.py",
+        "lion.py",
+        "neighbours_median.py",
+        "careful.py",
+        "lines.py",
+        "test_plugins.py",
+        "pyproject.toml",
+    ],
 )
 def test_the_documentation_shows_just_these_files(name: str) -> None:
     assert (EXAMPLE / name).read_text() in (ROOT / "docs" / "plugins.md").read_text()

@@ -119,7 +119,21 @@ def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
         accounts = [read_account(federation.node_dir(index), run) for index in range(3)]
         assert all(account["edges"] for account in accounts)
         check_views(federation, run, 6)
+        check_begun_with_a_file(federation, run, tmp_path)
         check_codistilled(federation, tmp_path)
+
+
+def check_begun_with_a_file(federation: Federation, parent: str, folder: Path) -> None:
+    """Nodes have the file that a run begins with from the coordinator: the seed gives another model."""
+    folders = [federation.node_dir(index) for index in range(3)]
+    path, text = folder / "begin.safetensors", SPEC.format(steps=1, nodes=3).replace("0.1", "1e-30")
+    given = json.loads(federation.cli("gossip", "export", *folders, "--run", parent, "--out", path, "--json"))
+    (folder / "begun.toml").write_text(f'{text}[model]\ninitial = "{path.name}"\n')
+    run = federation.cli("run", "submit", folder / "begun.toml", "--data-dir", federation.coordinator_dir).split()[-1]
+    assert federation.wait(run, timeout_s=100)["state"] == "completed"
+    assert federation.show(run)["model_sha256"] == given["model_sha256"]
+    for index in range(3):
+        assert read_node(federation.node_dir(index), run).model_sha256 == given["model_sha256"]
 
 
 def check_codistilled(federation: Federation, folder: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,7 +17,11 @@ from covey.library.federation import SimulatedRun
 from covey.library.records import Records
 from covey.library.run import FederatedRun
 from covey.testing.launch.forks import forked_workers
+from covey.testing.launch.processes import wait_until
+from covey.trackers.contract import TrackedRun
+from covey.trackers.folders import named
 from tests.integration.test_client import DIGITS
+from tests.unit.trackers import test_trackers as known
 
 pytestmark = pytest.mark.processes
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
@@ -155,6 +161,44 @@ def test_runs_are_drawn_and_listed_as_csv(federation, digits, tmp_path):
     assert len(rounds) == 4
     assert covey_run("round", "show", "digits", "1", "--csv").startswith("node,verdict,")
     assert covey_run("node", "list", "--csv").splitlines()[1].startswith("node-1,connected,")
+
+
+def test_a_run_is_tracked_live_as_it_is_later(federation, tmp_path):
+    """By each tracker that is installed, one of them killed meanwhile: the same points, none of them twice."""
+    data_dir = str(federation.client.target.data_dir)
+    run = federation.submit(DIGITS | {"name": "tracked", "rounds": {"count": 6, "min_nodes": 2}})
+    about = TrackedRun(run.id, run.name)
+    command = [sys.executable, "-P", "-m", "covey.cli.main", "run", "track", run.id, "--follow", "--data-dir", data_dir]
+    curves = tmp_path / "live" / f"{named(about)}.csv"
+    killed = subprocess.Popen([*command, "--to", f"csv:{curves.parent}"], stdout=subprocess.DEVNULL)
+    assert wait_until(lambda: curves.exists() and curves.stat().st_size > 100, timeout_s=100)
+    killed.kill()
+    killed.wait()
+
+    def follow(name):
+        with covey.connect(data_dir) as other:
+            return other.run(run.id).track(f"{name}:{tmp_path / 'live'}", follow=True, model=True)
+
+    readers = {"csv": known.TestCsv(), "tensorboard": known.TestTensorBoard(), "parquet": known.TestParquet()}
+    libraries = {"tensorboard": "tensorboard", "parquet": "pyarrow"}
+    installed = [name for name in readers if importlib.util.find_spec(libraries.get(name, "csv"))]
+    with ThreadPoolExecutor() as threads:
+        told = dict(zip(installed, threads.map(follow, installed), strict=True))
+    whole = readers["csv"].told(str(curves.parent), about)
+    assert whole["round/accepted"] == [(number, 2.0) for number in range(1, 7)]
+    assert whole["accuracy"][-1] == (6, run.refresh().value.metrics["accuracy"])
+    assert {"bytes", "node/node-1/loss", "node/node-2/loss"} <= whole.keys()
+    for name in installed:
+        where = f"{name}:{tmp_path / 'later'}"
+        assert run.track(where) >= told[name]
+        assert readers[name].told(str(tmp_path / "later"), about) == readers[name].told(str(tmp_path / "live"), about)
+        assert run.track(where) == (0 if name != "parquet" else told[name])
+    assert {file.read_bytes() for file in tmp_path.rglob("*.safetensors")} == {exported(run, tmp_path)}
+
+
+def exported(run, folder):
+    run.export(folder / "exported.safetensors")
+    return (folder / "exported.safetensors").read_bytes()
 
 
 def test_importing_covey_imports_nothing_of_it():

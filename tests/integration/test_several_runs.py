@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -11,8 +12,8 @@ from covey.testing.federation import Federation
 from tests.integration.specs import async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
-NODES = 3
-SEEDS = (7, 11)
+NODES = 4
+SEEDS = (7, 11, 13)
 PATIENCE_S = 180.0
 HASTY = 'short = "fail"\nmax_retries = 0\ndeadline_s = 0.001\nhard_deadline_s = 0.001'
 """A run that fails: no node is ever so fast."""
@@ -44,6 +45,9 @@ class Blocked(Digits):
             time.sleep(0.01)
         return super().evaluate(model, batch)
 '''
+
+
+STUDIES = '[studies.brain]\nnodes = ["n0"]\nmembers = ["bob"]\n'
 
 
 def text_of(seed: int, rounds: int = 4, extra: str = "") -> str:
@@ -92,7 +96,7 @@ def alone(federation):
     return {seed: final(federation, federation.submit(text_of(seed))) for seed in SEEDS}
 
 
-def test_two_runs_at_once_come_to_the_models_that_they_have_alone(federation, alone):
+def test_three_runs_at_once_come_to_the_models_that_they_have_alone(federation, alone):
     runs = [federation.submit(text_of(seed)) for seed in SEEDS]
     assert {seed: final(federation, run) for seed, run in zip(SEEDS, runs, strict=True)} == alone
     assert overlap(federation, runs)
@@ -101,12 +105,12 @@ def test_two_runs_at_once_come_to_the_models_that_they_have_alone(federation, al
 
 
 def test_a_killed_coordinator_goes_on_with_all_its_runs(federation, alone):
-    runs = [federation.submit(text_of(seed)) for seed in SEEDS]
+    runs = [federation.submit(text_of(seed)) for seed in SEEDS[:2]]
     for run in runs:
         federation.wait_round(run, 1, PATIENCE_S)
     federation.kill_coordinator()
     federation.start_coordinator(options=OPTIONS)
-    assert {seed: final(federation, run) for seed, run in zip(SEEDS, runs, strict=True)} == alone
+    assert [final(federation, run) for run in runs] == [alone[seed] for seed in SEEDS[:2]]
 
 
 def test_what_nodes_keep_of_a_run_survives_the_others(federation):
@@ -126,7 +130,7 @@ def test_what_nodes_keep_of_a_run_survives_the_others(federation):
 
 def test_a_long_step_of_one_run_costs_the_other_no_more_than_that_step(federation, block):
     """While the worker is busy for one run, the other's nodes train and deliver; then steps take turns."""
-    texts = [spec(f"blocked-{n}", task="blocked_tasks:Blocked", rounds=40, min_nodes=NODES, seed=n) for n in SEEDS]
+    texts = [spec(f"blocked-{n}", task="blocked_tasks:Blocked", rounds=40, min_nodes=NODES, seed=n) for n in SEEDS[:2]]
     runs = [federation.submit(text) for text in texts]
     for run in runs:
         federation.wait_round(run, 1, PATIENCE_S)
@@ -151,20 +155,37 @@ def open_step(federation: Federation, run: str) -> int:
     return int(newest()["round"])
 
 
-def test_there_are_as_many_at_once_as_the_operator_says_and_the_oldest_first(tmp_path):
+def test_places_priorities_and_studies(tmp_path):
+    """Two at once, the first of them first; one that hangs takes no place; who is in no study sees none of its runs."""
     with Federation(tmp_path, nodes=1) as federation:
-        federation.start_coordinator(options=["--max-runs", "2"])
+        folder = federation.coordinator_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "studies.toml").write_text(STUDIES)
+        federation.start_coordinator(options=["--max-runs", "3"])
         federation.join()
+        (federation.node_dir(0) / "node.toml").write_text("[policy]\nmax_runs = 2\n")
         federation.start_node(0)
         federation.wait_connected(1)
-        runs = [federation.submit(spec(name=f"run-{number}", rounds=10_000, min_nodes=1)) for number in range(3)]
-        federation.wait(runs[1], ["running"])
-        federation.until(lambda: active(federation) == runs[:2], 60, "two runs were never active")
-        assert federation.show(runs[2])["state"] == "queued"
+        hangs = federation.submit("priority = 100\n" + spec(name="hangs", rounds=9, min_nodes=2))
+        federation.until(lambda: active(federation) == [hangs], 60, "it was not taken up")
+        texts = [spec(name=f"run-{number}", rounds=10_000, min_nodes=1) for number in range(3)]
+        runs = [federation.submit(text) for text in texts[:2]]
+        federation.until(lambda: active(federation) == [hangs, *runs], 60, "two runs were never active")
+        runs.append(federation.submit(texts[2]))
+        urgent = federation.submit('priority = 1\nstudy = "brain"\n' + texts[2])
+        reason = "waits for a place on n0: 2 of 2 runs"
+        federation.until(lambda: federation.show(urgent)["reason"] == reason, 60, "it is not said what it waits for")
+        assert [federation.show(run)["state"] for run in (runs[2], urgent)] == ["queued", "queued"]
         federation.ask(lambda admin: admin.stop_run(runs[0]))
-        federation.until(lambda: active(federation) == runs[1:], 60, "the third run did not take the first one's place")
-        status = federation.ask(lambda admin: admin.status())
-        assert status["current_run"] == runs[1]
+        federation.until(lambda: active(federation) == [hangs, runs[1], urgent], 60, "the urgent one was not first")
+        assert federation.ask(lambda admin: admin.status())["current_run"] == hangs
+        seen = {}
+        for name in ("bob", "eve"):
+            federation.cli("admin", "issue", name, "--role", "member", "--to", tmp_path / name, "--data-dir", folder)
+            where = ("--server", federation.coordinator_address, "--identity", tmp_path / name)
+            seen[name] = federation.cli("run", "list", "--json", *where)
+        assert [run["run"] for run in json.loads(seen["bob"])] == [urgent]
+        assert json.loads(seen["eve"]) == []
 
 
 def test_a_run_that_fails_leaves_the_others_alone(federation, alone):

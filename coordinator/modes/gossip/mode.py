@@ -101,7 +101,15 @@ class GossipMode(Mode):
 
     @override
     def served(self, node: str, digest: str) -> Artifact | None:
-        return None
+        """The file that the run begins with, where it does not begin with what the seed gives."""
+        first = self._given
+        return first if first is not None and first.digest == digest and node in self._members else None
+
+    @property
+    def _given(self) -> Artifact | None:
+        run = self._run
+        is_given = run.prepared is not None and run.prepared.spec.model.initial != ""
+        return run.newest().artifact if is_given else None
 
     @override
     def moved(self, node: str, progress: NodeProgress) -> None:
@@ -227,7 +235,8 @@ class GossipMode(Mode):
             msg.GossipMember(m.node, m.address, m.fingerprint, m.node in late, late.get(m.node, 0))
             for m in self._members.values()
         )
-        order = msg.GossipOrder(run.run.run, run.run.spec, run.newest().model_sha256, members)
+        size = self._given.size_bytes if self._given is not None else 0
+        order = msg.GossipOrder(run.run.run, run.run.spec, run.newest().model_sha256, members, size)
         for node in to:
             self._services.nodes.send(node, order)
 

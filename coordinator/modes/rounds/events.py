@@ -154,6 +154,8 @@ class RoundPolicy:
     seed: int = 0
     phases: int = 1
     """How many answers of a node a round may have."""
+    only: tuple[str, ...] = ()
+    """The nodes that may be asked; none: all."""
     evaluate_every: int = 1
     evaluate_centrally: bool = True
     evaluate_on_nodes: bool = True

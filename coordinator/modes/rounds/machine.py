@@ -278,7 +278,7 @@ class RoundMachine(OpenRound):
         if self._paused:
             self._report("paused by the operator")
             return
-        eligible = self.members.eligible()
+        eligible = self._eligible()
         if len(eligible) < self.policy.min_nodes or not self.members.present.intersection(eligible):
             self._report(short_text(self.committed + 1, self.policy.min_nodes, eligible, self.members.present))
             return
@@ -324,7 +324,7 @@ class RoundMachine(OpenRound):
     def _retry(self, why: str, *, is_free: bool = True) -> None:
         refused = refusals_of(self.answers, self._reasons)
         able_now = have_a_part_now(refused, self.invited)
-        able = [node for node in self.members.eligible() if node not in refused or node in able_now]
+        able = [node for node in self._eligible() if node not in refused or node in able_now]
         received, eligible = self._received(), set(self.attendance.willing(able, self.round, self.policy.min_nodes))
         candidates = [node for node in self.members.roster if node in received or node in eligible]
         complete = len(candidates) == len(received)

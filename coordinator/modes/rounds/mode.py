@@ -395,5 +395,5 @@ class RoundsMode(Mode):
         of_nodes = [
             (update.node, cast(NodeMetrics, update.metrics)) for update in verdicts if update.verdict == "accepted"
         ]
-        await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
+        await self._run.evaluation.note_merged(self._run.ready().measured_in(number), of_nodes, "evaluation/")
         await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))

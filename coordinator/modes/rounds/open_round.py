@@ -62,6 +62,10 @@ class OpenRound:
 
     # -- small questions ------------------------------------------------------------------------------------------
 
+    def _eligible(self) -> list[str]:
+        """The nodes that may be asked, and are connected or expected back."""
+        return [node for node in self.members.eligible() if not self.policy.only or node in self.policy.only]
+
     def _pending(self) -> list[str]:
         return [node for node in self.asked if node not in self._answers] if self.round else []
 

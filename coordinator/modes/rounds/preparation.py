@@ -30,6 +30,7 @@ def round_policy_of(prepared: Prepared, stop: StopRules = NO_RULES, *, keeps_dea
         fail_when_short=rounds.short == "fail",
         seed=prepared.spec.seed,
         phases=prepared.description.phases,
+        only=prepared.spec.evaluation.nodes,
         evaluate_every=prepared.spec.evaluation.every,
         evaluate_centrally=prepared.evaluates_centrally,
         evaluate_on_nodes=prepared.evaluates_on_nodes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from covey import messages as msg
 from covey.coordinator.runs.ports import Nodes
-from covey.machines.places import Places, Want
+from covey.machines.places import Places
 
 
 class RunNodes:
@@ -13,11 +13,11 @@ class RunNodes:
     Args:
         nodes: All that are connected.
         places: Who has a place where.
-        want: The run's.
+        run: Its id.
     """
 
-    def __init__(self, nodes: Nodes, places: Places, want: Want) -> None:
-        self._nodes, self._places, self._want = nodes, places, want
+    def __init__(self, nodes: Nodes, places: Places, run: str) -> None:
+        self._nodes, self._places, self._run = nodes, places, run
 
     def send(self, node: str, message: msg.CoordinatorMessage) -> bool:
         """Send to a node; False if it is not connected, or not one of this run's."""
@@ -29,7 +29,7 @@ class RunNodes:
 
     def takes(self, node: str) -> bool:
         """Whether a node, connected or not, may work for the run."""
-        return self._want.uses(node) and self._nodes.takes(node)
+        return self._places.uses(self._run, node) and self._nodes.takes(node)
 
     def peer(self, node: str) -> msg.GossipMember | None:
         """Where other nodes call one of them; None: it is not connected, or not one of this run's."""
@@ -39,4 +39,4 @@ class RunNodes:
         return isinstance(node, str) and self._admits(node) and node in self._nodes
 
     def _admits(self, node: str) -> bool:
-        return self._places.admits(self._want.run, node)
+        return self._places.admits(self._run, node)

@@ -15,6 +15,7 @@ from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.schedule.idleness import Idleness
 from covey.coordinator.runs.schedule.run_nodes import RunNodes
+from covey.coordinator.studies import Studies, study_of
 from covey.driver.ending import end
 from covey.errors import CoveyError, Fenced
 from covey.layout import Layout
@@ -41,6 +42,7 @@ class Scheduler:
         runs: Where they are found.
         take_up: Makes an active run from a recorded one.
         max_runs: How many at once.
+        studies: Which nodes work for which study.
     """
 
     def __init__(
@@ -49,9 +51,10 @@ class Scheduler:
         runs: ActiveRuns,
         take_up: Callable[[RunServices, RunRecord], ActiveRun],
         max_runs: int,
+        studies: Studies,
     ) -> None:
         self._services, self._runs, self._take_up, self._max_runs = services, runs, take_up, max_runs
-        self._places = runs.places
+        self._places, self._studies = runs.places, studies
         self._wanted = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
         self._idleness = Idleness(services)
@@ -148,9 +151,16 @@ class Scheduler:
     async def _want(self, record: RunRecord) -> Want:
         if record.run not in self._model_bytes:
             self._model_bytes[record.run] = await self._size(record)
-        priority = int(json.loads(record.spec).get("priority", 0))
-        started, size = record.state == "running", self._model_bytes[record.run]
-        return Want(record.run, priority, record.submitted_at, started, size)
+        study = study_of(record)
+        return Want(
+            record.run,
+            int(json.loads(record.spec).get("priority", 0)),
+            record.submitted_at,
+            started=record.state == "running",
+            model_bytes=self._model_bytes[record.run],
+            scope=self._studies.scope(study),
+            without=self._studies.evicted(study),
+        )
 
     async def _size(self, record: RunRecord) -> int:
         """Of a run's model in bytes; 0: unknown."""
@@ -163,7 +173,7 @@ class Scheduler:
 
     async def _start(self, record: RunRecord, want: Want) -> None:
         log.info("run taken", run=record.run, name=record.name, state=record.state)
-        services = replace(self._services, nodes=RunNodes(self._services.nodes, self._places, want))
+        services = replace(self._services, nodes=RunNodes(self._services.nodes, self._places, record.run))
         self._places.enter(want)
         try:
             run = self._take_up(services, record)

@@ -40,7 +40,14 @@ class Prepared:
     @property
     def evaluates_on_nodes(self) -> bool:
         """Whether versions are evaluated by the nodes."""
-        return self.spec.evaluation.where != "central"
+        return self.spec.evaluation.where != "central" and not self.spec.evaluation.only
+
+    def measured_in(self, round: int) -> int:
+        """The version of which the updates of a round say how good it is: the one before that which it makes.
+
+        A run that only evaluates makes the same model again, and is about that.
+        """
+        return round if self.spec.evaluation.only else round - 1
 
 
 async def prepare(services: RunServices, run: RunRecord) -> Prepared:

@@ -90,7 +90,11 @@ def request(name: str, folder: Path, as_json: bool) -> None:
 )
 @click.option("--request", "csr", type=EXISTING_FILE, help="What NAME's machine asks for; else its keys are made here.")
 @click.option(
-    "--role", type=click.Choice(["node", "admin", "auditor"]), default="node", show_default=True, help="Of NAME."
+    "--role",
+    type=click.Choice(["node", "admin", "auditor", "member"]),
+    default="node",
+    show_default=True,
+    help="Of NAME.",
 )
 @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long it is valid.")
 @json_option

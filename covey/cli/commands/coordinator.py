@@ -339,10 +339,10 @@ def list_admins(form: Form, target: Target) -> None:
 @click.argument("name")
 @click.option(
     "--role",
-    type=click.Choice(["admin", "auditor"]),
+    type=click.Choice(["admin", "auditor", "member"]),
     default="admin",
     show_default=True,
-    help="An auditor may look at everything and change nothing.",
+    help="An auditor may look at everything and change nothing; a member may do what studies allow.",
 )
 @click.option("--to", "folder", required=True, type=FOLDER, help="A new folder for key and certificate.")
 @json_option

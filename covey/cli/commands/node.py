@@ -331,13 +331,15 @@ def show(name: str, as_json: bool, target: Target) -> None:
 
 @node.command(examples=("covey node evict hospital-a --data-dir /srv/covey",), json_fields=NODE_FIELDS)
 @click.argument("name", metavar="NODE")
+@click.option("--study", default="", metavar="STUDY", help="Only out of this study.")
 @json_option
 @target_options
-def evict(name: str, as_json: bool, target: Target) -> None:
+def evict(name: str, study: str, as_json: bool, target: Target) -> None:
     """Shut NODE out, at once and for good."""
     with connected(target) as connection:
-        evicted = connection.evict(name)
+        evicted = connection.evict(name, study=study)
     if as_json:
         print_json(plain(evicted, NODE_FIELDS))
     else:
-        click.echo(f"node {evicted.node} is {evicted.state}")
+        state = f"works for study {study} no more" if study else f"is {evicted.state}"
+        click.echo(f"node {evicted.node} {state}")

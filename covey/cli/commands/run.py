@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from covey.cli.commands.logs.run_logs import logs
+from covey.cli.commands.models.evaluate import evaluate, evaluation
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
 from covey.cli.commands.run_plot import plot
 from covey.cli.commands.run_steps import steps
+from covey.cli.commands.run_track import track
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
@@ -53,7 +55,8 @@ DELETED_FIELDS = ("run", "files", "bytes")
 def run() -> None:
     """Submit runs and look at them.
 
-    RUN is a run's id, or its name: the newest run of that name.
+    RUN is a run's id, or its name: the newest run of that name. A run of a study is STUDY/NAME; NAME will do where it
+    is clear.
     """
 
 
@@ -350,5 +353,5 @@ def export(
         click.echo(f"only what is shared is in the file; {travels}", err=True)
 
 
-for command in (audit, bundle, replay, debug, logs, plot, steps):
+for command in (evaluate, evaluation, audit, bundle, replay, debug, logs, plot, steps, track):
     run.add_command(command)

@@ -28,6 +28,7 @@ RUN_FIELDS = (
     "steps",
     "missing",
     "parent",
+    "study",
 )
 RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster", "roster_size")
 ROUND_FIELDS = (

@@ -13,11 +13,11 @@ import click
 
 from covey.cli.framework.command import print_json_list
 from covey.library.records import flat
+from covey.texts import no_formula
 
 F = TypeVar("F", bound=Callable[..., Any])
 Form = Literal["", "json", "csv"]
 """How a list is printed; empty: as a table for people."""
-_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def list_options(command: F) -> F:
@@ -43,7 +43,7 @@ def print_records(records: Iterable[Mapping[str, Any]], form: Form) -> None:
     if form == "json":
         print_json_list(records)
         return
-    rows = [{_plain(key): _cell(item) for key, item in flat(record).items()} for record in records]
+    rows = [{no_formula(key): _cell(item) for key, item in flat(record).items()} for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(sys.stdout, list(names), restval="", lineterminator="\n")
     if names:
@@ -55,10 +55,5 @@ def _cell(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, str):
-        return _plain(value)
+        return no_formula(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | Mapping) else value
-
-
-def _plain(text: str) -> str:
-    text = text.replace("\r", " ")
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -11,11 +11,12 @@ from typing import Any
 
 from rich.text import Text
 
-from covey.cli.views import tables
+from covey.cli.views import gossip_tables, tables
 from covey.cli.views.listing import Column, listing, pairs, safe_text
 from covey.client.progress.history import History
 from covey.client.progress.limits import PrivacySpent, distances_of, privacy_of
 from covey.client.progress.nodes import RunNodes
+from covey.client.reading.gossip_parts import GossipView
 from covey.client.values import Contribution, NodeProgress, NodeWork, Round, Run
 from covey.machines.stopping import Distance
 
@@ -79,8 +80,10 @@ def frame(seen: Seen, now: float, height: int, *, ascii_only: bool = False) -> l
     rounds = [_without_reason(item, seen.nodes) for item in seen.rounds]
     rounds = rounds[-min(SHOWN_ROUNDS, max(LEAST_ROUNDS, free - lines)) :]
     trouble = [Text(safe_text(text).plain, style="yellow") for text in seen.trouble]
-    parts: list[Any] = [run_line(seen.run), *trouble, facts]
-    if shown:
+    parts: list[Any] = [run_line(seen.run), *trouble, *([facts] if facts else [])]
+    if seen.nodes.gossip is not None:
+        parts += _gossip(seen.nodes.gossip, free, is_ended=seen.run.ended)
+    elif shown:
         count, reasons = max(len(rows), seen.progress_count), lines - len(shown)
         table = _fitting(lambda whole: _node_table(shown, seen.nodes, now, whole=whole), reasons)
         for below in table[1:] if not seen.run.ended else ():
@@ -91,6 +94,12 @@ def frame(seen: Seen, now: float, height: int, *, ascii_only: bool = False) -> l
         reasons = sum(bool(item.last_reason) for item in rounds)
         parts += ["", *_fitting(lambda whole: tables.round_table(rounds, names if whole else ()), reasons)]
     return parts
+
+
+def _gossip(view: GossipView, most: int, *, is_ended: bool) -> list[Any]:
+    """What the nodes of a gossip run stated, and the account of mass."""
+    some = replace(view, parts=view.parts[: max(LEAST_NODES, most)])
+    return ["", *gossip_tables.parts(some, is_ended=is_ended), *_more(len(view.parts) - len(some.parts))]
 
 
 def _fitting_rows(rows: Sequence[Row], most: int) -> tuple[Sequence[Row], int]:

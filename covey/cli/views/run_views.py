@@ -215,7 +215,7 @@ class LiveTable:
     def _look(self, run: Run) -> None:
         """Read how its nodes are, unless that was done a moment ago."""
         began = time.monotonic()
-        if self._read is None or not run.is_coordinated or (began < self._due and not run.ended):
+        if self._read is None or (began < self._due and not run.ended):
             return
         try:
             self._nodes, self._unread = self._read(run), ""

@@ -87,7 +87,7 @@ def run_table(runs: Iterable[Run]) -> list[Any]:
         [
             (
                 run.run,
-                run.name,
+                run.full_name,
                 state_text(run.state),
                 f"{done_of(run)[0]}/{done_of(run)[1]}",
                 when(run.submitted_at),
@@ -109,7 +109,7 @@ def run_details(run: Run) -> Text:
     return pairs(
         [
             ("run", run.run),
-            ("name", run.name),
+            ("name", run.full_name),
             ("mode", run.mode),
             ("state", state_text(run.state)),
             ("reason", run.reason),

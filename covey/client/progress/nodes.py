@@ -10,6 +10,7 @@ from itertools import islice
 
 from covey.client.connection import Connection
 from covey.client.progress.history import SETTLED
+from covey.client.reading.gossip_parts import GossipView
 from covey.client.values import Contribution, Node, NodeWork, Round, Run
 
 STRIP = 16
@@ -40,10 +41,12 @@ class RunNodes:
     verdicts: Strips = field(default_factory=dict)
     drills: Mapping[str, str] = field(default_factory=dict)
     """The adversaries of its roster, or at work for it: their attacks by name. Not known once it has ended."""
+    gossip: GossipView | None = None
+    """Of a gossip run, which has none of the above: what its nodes stated."""
 
 
 def nodes_of(connection: Connection, run: Run, verdicts: Verdicts, most: int) -> RunNodes:
-    """The nodes of a run; all of the federation are looked through for them, unless it has ended.
+    """The nodes of a run; all of the federation are looked through for them, unless it has ended or goes by gossip.
 
     Args:
         connection: The federation.
@@ -51,6 +54,8 @@ def nodes_of(connection: Connection, run: Run, verdicts: Verdicts, most: int) ->
         verdicts: Those that are known, of this run and of others.
         most: Entries of each list.
     """
+    if not run.is_coordinated:
+        return RunNodes(gossip=connection.gossip(run))
     roster = frozenset(run.roster)
     at_work, away, drills = list[tuple[Node, NodeWork]](), list[Node](), dict[str, str]()
     for node in connection.every_node() if not run.ended else ():

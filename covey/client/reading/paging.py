@@ -94,8 +94,8 @@ async def contributions(record: Record, run: str, after: str = "") -> AsyncGener
 
 
 async def admins(record: Record) -> AsyncGenerator[Admin]:
-    """Admins, then auditors, by name."""
-    for role in ("admin", "auditor"):
+    """Admins, then auditors, then members of studies, by name."""
+    for role in ("admin", "auditor", "member"):
         reply = await record.nodes("", role=role)
         while True:
             for node in reply.nodes:

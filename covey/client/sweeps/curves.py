@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypeGuard
 
 from covey.client.values import Round
-from covey.errors import NotFound, RunFailed
+from covey.errors import RunFailed, SpecError
 
 Curve = tuple[tuple[int, float], ...]
 
@@ -16,13 +16,13 @@ def curve_of(rounds: Iterable[Round], metric: str, until: int | None = None) -> 
     """A metric's finite values by version, up to one; the coordinator's own, or else those of the nodes.
 
     Raises:
-        NotFound: Versions were evaluated, and by other metrics only; the message lists them.
+        SpecError: Versions were evaluated, and by other metrics only; the message lists them.
         RunFailed: It has none.
     """
     known = [item for item in rounds if item.version and (until is None or item.version <= until)]
     names = {name for item in known for name in (*item.metrics, *item.missing)}
     if names and not names & {metric, f"nodes/{metric}"}:
-        raise NotFound(f"no evaluation gives a metric {metric!r}; there are: {', '.join(sorted(names))}")
+        raise SpecError(f"sweep.metric: no evaluation gives a metric {metric!r}; there are: {', '.join(sorted(names))}")
     last = max((item.version for item in known if item.metrics or item.missing), default=0)
     for name in (metric, f"nodes/{metric}"):
         values = ((item.version, item.metrics.get(name)) for item in known)

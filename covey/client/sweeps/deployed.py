@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from typing import Any
@@ -59,9 +60,13 @@ class DeployedTrials(Trials):
     @override
     async def give_up(self, trial: int, rung: int) -> None:
         for seed in self.sweep.seeds:
-            run = await asyncio.to_thread(self._named, self.sweep.run_name(trial, seed, rung))
-            if run is not None and not run.ended:
-                await asyncio.to_thread(self._connection.stop, run.run)
+            await asyncio.to_thread(self._stop, self.sweep.run_name(trial, seed, rung))
+
+    def _stop(self, name: str) -> None:
+        run = self._named(name)
+        if run is not None and not run.ended:
+            with self._turn, contextlib.suppress(Conflict):  # it has ended meanwhile
+                self._connection.stop(run.run)
 
     def _named(self, name: str) -> Run | None:
         with self._turn:
@@ -81,11 +86,15 @@ class DeployedTrials(Trials):
                 run = self._submitted(work, spec)
             except SpecError as error:  # these values do not go together
                 return Failed(work.trial, work.rung, work.seed, str(error))
-        for change in self._connection.watch(run.run):
-            if change.run.ended or (change.run.done >= self.target(work) and self._is_evaluated(change.run, work)):
-                break
-        with self._turn:
-            return self.outcome(work, self._connection.run(run.run), self._connection.rounds(run.run))
+        try:
+            for change in self._connection.watch(run.run):
+                if change.run.ended or (change.run.done >= self.target(work) and self._is_evaluated(change.run, work)):
+                    break
+            with self._turn:
+                return self.outcome(work, self._connection.run(run.run), self._connection.rounds(run.run))
+        except SpecError:  # no run of the sweep has a value
+            self._stop(name)
+            raise
 
     def _submitted(self, work: Work, spec: dict[str, Any]) -> Run:
         if self.sweep.is_population and work.rung:

@@ -161,8 +161,6 @@ class SimulatedTrials(Trials):
                 if run.state in ("failed", "stopped"):
                     raise RunFailed(f"it is {run.state}: {run.reason}")
                 curve_of(record.rounds(CHECK), sweep.metric)
-        except NotFound as error:
-            raise SpecError(f"sweep.metric: {error}") from error
         except RunFailed as error:
             raise SpecError(f"a run of one round, with the first of all values, cannot be measured: {error}") from error
         finally:

@@ -61,7 +61,7 @@ class Trials(ABC):
         """What a run's record says of a rung.
 
         Raises:
-            NotFound: No evaluation gives the metric.
+            SpecError: No evaluation gives the metric.
         """
         if run.state in ("failed", "stopped"):
             return Failed(work.trial, work.rung, work.seed, f"run {run.run} is {run.state}: {run.reason}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,24 +48,32 @@ class GivenModel(Mapping[str, Tensor]):
 
 @contextmanager
 def given_model(
-    path: Path, layout: Layout, own: Mapping[str, Tensor], kept: Mapping[str, str] | None = None
+    path: Path,
+    layout: Layout,
+    own: Mapping[str, Tensor],
+    kept: Mapping[str, str] | None = None,
+    frozen: Collection[str] = (),
 ) -> Iterator[GivenModel]:
     """A file's tensors, after a comparison with the run's layout.
 
-    Tied weights may be there under one of their names or under several, with the same values.
+    Tied weights may be there under one of their names or under several, with the same values. Frozen tensors may be
+    there with the values that the task gives them: nodes make them themselves, and would not learn of others.
 
     Args:
         path: A safetensors file; whoever wrote it is not trusted.
         layout: The run's.
-        own: The task's own tensors by name, for what may be infinite: a buffer's elements that are so there.
+        own: The task's own tensors by name, for what may be infinite (a buffer's elements that are so there), and for
+            those that are frozen.
         kept: Names of tensors that are in no file of the run's, and why.
+        frozen: Names of those that are frozen.
 
     Raises:
         LayoutError: It is no safetensors file; or tensors are missing, unexpected, of another form, or not finite: the
             message names them, at most 20 of each kind.
     """
     with _opened(path) as file:
-        sources, faults = _compared(file, layout, kept or {})
+        sources, faults = _compared(file, layout, kept or {}, frozenset(frozen))
+        faults += _thawed(file, own, sorted(frozen))
         model = GivenModel(file, sources)
         if not faults:
             faults = list(_wrong_values(file, layout, model, own))
@@ -85,7 +93,23 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _compared(file: Any, layout: Layout, kept: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def _thawed(file: Any, own: Mapping[str, Tensor], frozen: Iterable[str]) -> list[str]:
+    """The frozen tensors that the file has with other values than the task gives them."""
+    names = set(file.keys())
+    other = [_short(name) for name in frozen if name in names and not _same(file.get_tensor(name), own[name])]
+    return _listed("frozen, with other values here than the task's model has (load them there, in Task.model)", other)
+
+
+def _same(given: Tensor, own: Tensor) -> bool:
+    """Whether both are the same to the bit."""
+    if (given.dtype, given.shape) != (own.dtype, own.shape):
+        return False
+    return torch.equal(*(tensor.reshape(-1).cpu().contiguous().view(torch.uint8) for tensor in (given, own)))
+
+
+def _compared(
+    file: Any, layout: Layout, kept: Mapping[str, str], frozen: frozenset[str]
+) -> tuple[dict[str, str], list[str]]:
     """Name in the layout to name in the file, and what is missing, unexpected or of another form."""
     names, further = set(file.keys()), dict(layout.aliases)
     sources = {spec.name: spec.name for spec in layout.tensors if spec.name in names}
@@ -95,7 +119,7 @@ def _compared(file: Any, layout: Layout, kept: Mapping[str, str]) -> tuple[dict[
     missing = [_form(spec) for spec in layout.tensors if spec.name not in sources]
     unexpected = [
         _short(name) + (f" (which {kept[name]})" if name in kept else "")
-        for name in sorted(names - {spec.name for spec in layout.tensors} - further.keys())
+        for name in sorted(names - {spec.name for spec in layout.tensors} - further.keys() - frozen)
     ]
     misshaped = [
         f"{_short(spec.name)} is {given}, and not {wanted}"

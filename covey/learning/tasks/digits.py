@@ -36,6 +36,9 @@ class Digits(Task):
         common: int = Field(default=0, ge=0, le=1000)
         """How many of the training examples are no node's own, but common to all."""
 
+        evaluate_on_nodes: bool = False
+        """Whether nodes have the examples for evaluation, too."""
+
     options: Options
 
     def model(self) -> nn.Module:
@@ -64,6 +67,10 @@ class Digits(Task):
         if not self.options.common:
             return None
         return TensorDataset(*(tensor[: self.options.common] for tensor in _split()[0].tensors))
+
+    def eval_data(self, data: NodeData) -> TensorDataset | None:
+        """Those of the coordinator, where the option says so."""
+        return _split()[1] if self.options.evaluate_on_nodes else None
 
     def central_data(self) -> TensorDataset:
         """The same, the other 360 examples."""

@@ -19,7 +19,7 @@ from covey.errors import IdentityError
 
 COORDINATOR_NAME = "coordinator.covey"
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-ROLES = ("node", "admin", "auditor", "coordinator")
+ROLES = ("node", "admin", "auditor", "member", "coordinator")
 ENTRANT = "entrant"
 """None of the roles: a certificate of it leads past a handshake, and opens nothing behind it."""
 ENTRY_DAYS = 60

@@ -23,7 +23,7 @@ from covey.wire.identities.canonical import STRICT, Finite
 T = TypeVar("T", str, str | None)
 PREFIX = "covey1."
 SECRET_BYTES = 32
-Role = Literal["node", "admin", "auditor"]
+Role = Literal["node", "admin", "auditor", "member"]
 ROLES: tuple[str, ...] = get_args(Role)
 """Those that a token may give."""
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551

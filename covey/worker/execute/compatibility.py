@@ -255,6 +255,9 @@ def _comparing(parts: Parts) -> Complaints:
 def _method(parts: Parts) -> Complaints:
     spec, method = parts.spec, parts.method
     name = spec.method.name
+    if spec.evaluation.only:
+        yield from _evaluation_only(parts)
+        return
     if spec.mode not in method.modes:
         known = " or ".join(f'"{mode}"' for mode in sorted(method.modes))
         yield "mode", f"method {name!r} works in mode {known} only"
@@ -275,6 +278,14 @@ def _method(parts: Parts) -> Complaints:
     yield from _local(parts)
     yield from _local_first(parts)
     yield from method.refusals(parts)
+
+
+def _evaluation_only(parts: Parts) -> Complaints:
+    if parts.local:
+        text = (
+            f"{len(parts.local)} tensors ({min(parts.local)}, ...) stay on the nodes with the run that trained them; "
+        )
+        yield "evaluation.only", text + "the file alone is of a model that nobody has: see that run's nodes/ metrics"
 
 
 def _no_model(parts: Parts) -> Complaints:

@@ -59,7 +59,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     notes = notes_of(spec, allow_path=job.allow_path) if isinstance(spec, GossipSpec) else ()
     return Description(
         # What stays on the nodes cannot be evaluated here.
-        central=parts.central > 0 and not parts.local and context.method.global_model,
+        central=parts.central > 0 and not parts.local and (context.method.global_model or spec.evaluation.only),
         aggregator_min=_needed(parts),
         slots=state_slots(parts, declared),
         parts=tuple(part.declared(codec) for part in declared),
@@ -207,12 +207,8 @@ def initial(job: InitialJob, host: Host) -> InitialResult:
     if job.source is None:
         written = state.write_model(job.out, context.layout, context.model)
     else:
-        with given_model(job.source, context.layout, state.tensors_of(context.model), _in_no_file(context)) as given:
+        local = dict.fromkeys(context.local.names, "stays on each node, and begins with the seed's values")
+        tensors, frozen = state.tensors_of(context.model), context.frozen.names
+        with given_model(job.source, context.layout, tensors, local, frozen) as given:
             written = state.write_model(job.out, context.layout, given)
     return InitialResult(context.layout.to_json(), written.artifact, written.model_sha256)
-
-
-def _in_no_file(context: RunContext) -> dict[str, str]:
-    """The tensors of the task's model that are in no file of the run's, and why."""
-    local = dict.fromkeys(context.local.names, "stays on each node, and begins with the seed's values")
-    return local | dict.fromkeys(context.frozen.names, "is frozen: it has the values that the task gives it")

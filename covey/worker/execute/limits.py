@@ -53,6 +53,19 @@ def check_limits(limits: TrainLimits, spec: RunSpec, examples: int, parameters: 
         )
 
 
+def check_answer(limits: TrainLimits, examples: int) -> None:
+    """Hold the number of examples behind an evaluation that is sent against the operator's least.
+
+    Raises:
+        PolicyError: There are fewer.
+    """
+    if examples < limits.examples:
+        raise PolicyError(
+            f"an evaluation on {examples} examples; this node's operator allows no answer behind which are fewer than "
+            f"{limits.examples} ([limits] least_examples in node.toml)"
+        )
+
+
 def check_consent(limits: TrainLimits, method: Method) -> None:
     """Hold what a method's updates tell of the data beside a model against the operator's policy, first of all.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ from covey.learning.training import loop
 from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
 from covey.learning.training.private import train_privately
-from covey.metrics import Metrics, bounded, failed, why
+from covey.metrics import ALONE, Metrics, bounded, failed, why
 from covey.outgoing.filters import Leaving
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute import privacy_metrics as privacy
 from covey.worker.execute.forms import in_words
 from covey.worker.execute.from_spec import hides_examples, load_codec, uses_root
-from covey.worker.execute.limits import check_consent, check_limits, check_privacy, declines_later
+from covey.worker.execute.limits import check_answer, check_consent, check_limits, check_privacy, declines_later
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.filtered import Filters
@@ -73,6 +74,8 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     load_member(context, job.state)
     codec = load_codec(context.spec.exchange)
     spent = check_privacy(job.limits, context.spec, codec, job.private_before)
+    if context.spec.evaluation.only:
+        return _only_evaluated(context, job, codec, host, began)
     # What a node tells of its data would have to be paid for.
     tells = job.evaluate and not hides_examples(context.spec, codec)
     evaluation: Metrics = {}
@@ -99,6 +102,46 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         code=context.code,
         filters=writer.filters.names,
     )
+
+
+def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host, began: float) -> TrainResult:
+    """What a node has to say in a run that trains nothing: how good the base is, and what it can do alone.
+
+    Raises:
+        TaskError: It has no evaluation data.
+        PolicyError: It has fewer than its operator wants to be behind an answer.
+    """
+    dataset, spec = context.eval_data, context.spec
+    if dataset is None:
+        raise TaskError(f"task {spec.task.name!r} gives no evaluation data on this node (Task.eval_data)")
+    check_answer(job.limits, size_of(dataset))
+    evaluation = dict(_safely(host, lambda: _evaluated(context, dataset, host)))
+    steps = 0
+    if spec.evaluation.local_rounds:
+        steps, metrics = _alone(context, job, codec, host, began)
+        evaluation |= {f"{ALONE}{name}": value for name, value in metrics.items()}
+    seconds = time.monotonic() - began
+    return TrainResult((), size_of(dataset), steps, seconds, {}, bounded(evaluation), code=context.code)
+
+
+def _alone(context: RunContext, job: TrainJob, codec: Codec, host: Host, began: float) -> tuple[int, Metrics]:
+    """Train with nobody else, from the seed's first model: the steps that it took, and what came of it.
+
+    It is the training of a federation that has this node only, whose model is in memory and nowhere else.
+    """
+    host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))
+    check_limits(
+        job.limits, context.spec, len(_indices(context, job)), sum(p.numel() for p in context.model.parameters())
+    )
+    context.first_model()
+    steps = 0
+    try:
+        for number in range(1, context.spec.evaluation.local_rounds + 1):
+            _, fit = _fit(context, replace(job, round=number), codec, RecipeInputs(context.layout), host, began)
+            steps += fit.steps
+        return steps, _safely(host, lambda: _evaluated(context, context.eval_data, host))
+    except TaskError as error:
+        return steps, failed(host.with_log(str(error)) if error.__cause__ is not None else error)
 
 
 def apply(job: ApplyJob, host: Host) -> ApplyResult:
@@ -283,7 +326,7 @@ def _fit(
         spec.training,
         _indices(context, job),
         round=job.round,
-        rounds=spec.rounds_in_all,
+        rounds=spec.evaluation.local_rounds or spec.rounds_in_all,
         seed=spec.seed,
         roster_index=job.roster_index,
         device=context.device,

@@ -23,7 +23,7 @@ from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
 from covey.learning.models.entries import check_values, unwrapped
 from covey.learning.models.sharing import Sharing, matching, sharing_of
-from covey.learning.models.state import layout_of
+from covey.learning.models.state import layout_of, tensors_of
 from covey.learning.models.transient import TransientState
 from covey.learning.partition import part_of, partition_in
 from covey.learning.returns import data_of, method_of, model_of
@@ -34,6 +34,7 @@ from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
 from covey.seeds import derive_seed
 from covey.spec import GossipSpec, RunSpec, parse_json
 from covey.user_code.digest import code_digest, forget_edited
+from covey.worker.program.evaluation_only import method_of_run
 from covey.worker.program.local_tensors import LocalTensors
 from covey.worker.program.process_settings import KEPT
 
@@ -112,7 +113,7 @@ class RunContext:
             SpecError: The protocol's method needs a coordinator.
         """
         if not isinstance(self.spec, GossipSpec):
-            return METHODS.make(self.spec.method.name, self.spec.method.options)
+            return method_of_run(self.spec)
         return method_among_peers(self.spec, allow_path=self._allow_path)
 
     @property
@@ -130,15 +131,27 @@ class RunContext:
     @cached_property
     def model(self) -> nn.Module:
         """The task's model; its first values come from the run's seed only. It is reused by every round."""
-        seed_torch(derive_seed(self.spec.seed, "model"))
-        with task_errors("Task.model"):
-            model = model_of(self.task.model(), method_of(self.task, "model"))
-        frozen = self.method.adapt(self.task, model)
+        model, frozen = self._new_model()
         self._transient = TransientState(model)
         self._sharing = self._sharing_of(model, frozen)
         for name, parameter in unwrapped(model).named_parameters():
             if name in self._sharing.frozen:
                 parameter.requires_grad_(False)
+        return model
+
+    def _new_model(self) -> tuple[nn.Module, frozenset[str]]:
+        """As the seed gives it, and what the method freezes of it."""
+        seed_torch(derive_seed(self.spec.seed, "model"))
+        with task_errors("Task.model"):
+            model = model_of(self.task.model(), method_of(self.task, "model"))
+        return model, self.method.adapt(self.task, model)
+
+    def first_model(self) -> nn.Module:
+        """The model with the values that the run's seed gives it, whatever was loaded since."""
+        model, first = self.fresh_model(), tensors_of(self._new_model()[0])
+        with torch.no_grad():
+            for name, tensor in tensors_of(model).items():
+                tensor.copy_(first[name])
         return model
 
     def _sharing_of(self, model: nn.Module, frozen: frozenset[str]) -> Sharing:

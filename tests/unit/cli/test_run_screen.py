@@ -13,7 +13,11 @@ from rich.console import Console, Group
 from covey.cli.views.run_screen import ASCII_BLOCKS, Seen, bar, frame, sparkline
 from covey.client.progress.history import History
 from covey.client.progress.nodes import RunNodes
+from covey.client.reading.gossip_parts import GossipPart, GossipView
 from covey.client.values import Contribution, Node, NodeProgress, Round, Run
+from covey.gossip.audit import audit
+from covey.gossip.ledger import Incarnation, Ledger
+from covey.gossip.mass import ONE
 
 FRAMES = Path(__file__).parent / "frames"
 NOW = 1000.0
@@ -104,6 +108,14 @@ def drawn(shown, height=60, **options):
 
 
 GOSSIP = Run("77aa", "neighbours", "gossip", "running", steps=40, steps_done=12, started_at=400.0)
+ADA, BOB = Incarnation("ada", 1), Incarnation("bob", 2)
+STATED = GossipView(
+    (
+        GossipPart("ada", "working", "", "10.0.0.1:7500", "", 1, 12, 0.75, {"loss": 0.5}, trained_s=9.0, blocked_s=1.0),
+        GossipPart("bob", "evicted", "its key is known to others", incarnation=2, step=4, weight=1.25),
+    ),
+    audit({ADA: Ledger(3 * ONE // 4, ONE), BOB: Ledger(5 * ONE // 4, ONE)}),
+)
 ASYNC = Run("99bb", "stream", "async", "running", updates=500, updates_decided=2, started_at=400.0)
 ASSIGNMENTS = [
     Round(1, "decided", accepted=1, invited=("ada",), version=1, arrival=2, metrics={"loss": 2.0}, seconds=3.0),
@@ -118,6 +130,7 @@ SHOWN = {
     "ended": seen(replace(RUN, state="completed", reason=""), ROUNDS[:7], nodes=replace(NODES, drills={}, away=())),
     "asynchronous": seen(ASYNC, ASSIGNMENTS, progress=PROGRESS[:2], progress_count=2),
     "gossip": seen(GOSSIP, progress=(*PROGRESS[:1], NodeProgress("bob", "evicted", 4, 40)), progress_count=2),
+    "gossip-stated": seen(GOSSIP, progress=PROGRESS[:1], progress_count=1, nodes=RunNodes(gossip=STATED)),
     "away": seen(rounds=ROUNDS[:1], trouble=["waiting for the coordinator: it does not answer"]),
 }
 

@@ -34,7 +34,7 @@ SHOWN: dict[str, dict[str, str]] = {
         "roster_size": "runs.roster",
         **{name: f"runs.{name}" for name in ("submitted_at", "started_at", "ended_at")},
         **dict.fromkeys(("rounds_committed", "model_version"), "model_versions.version"),
-        **dict.fromkeys(("rounds", "updates", "parent"), "runs.spec"),
+        **dict.fromkeys(("rounds", "updates", "parent", "study"), "runs.spec"),
         "model_sha256": "model_versions.model_sha256",
         **dict.fromkeys(("metrics", "missing"), "model_versions.metrics"),
         "updates_decided": "steps.number",

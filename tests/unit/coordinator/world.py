@@ -25,6 +25,7 @@ from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.retention import Retention
 from covey.coordinator.runs.schedule.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
+from covey.coordinator.studies import Studies
 from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.layout import Layout
@@ -223,6 +224,7 @@ class World:
         self.members = Members(self.store)
         self.operation, self.metrics, self.changes = Operation(), CoordinatorMetrics(), Changes()
         self.retention, self.background, self.runs = Retention(self.files), Background(), ActiveRuns()
+        self.studies = Studies()
         self.received = []
         """What was received of uploads: the offsets."""
         self.services = RunServices(
@@ -283,7 +285,7 @@ class World:
     def scheduler(self, max_runs=4, make_run=take_up):
         for node in self.nodes.nodes():
             self.runs.places.joined(node, Room())
-        return Scheduler(self.services, self.runs, make_run, max_runs)
+        return Scheduler(self.services, self.runs, make_run, max_runs, self.studies)
 
     # -- nodes
 

@@ -32,6 +32,13 @@ def test_a_curve_is_over_rounds_seconds_or_bytes() -> None:
     assert item.points("loss", "rounds") == ([], [])
 
 
+def test_a_round_that_is_open_has_no_place_among_seconds() -> None:
+    item = curves(accuracy=0.5)
+    item.rounds = [*item.rounds, Round(4, "collecting", started_at=104.0, bytes_received=3)]
+    assert item.points("bytes", "seconds") == ([1.0, 2.0, 3.0], [15, 30, 45])
+    assert item.points("bytes", "rounds") == ([1, 2, 3, 4], [15, 30, 45, 48])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_a_picture_is_written(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib", reason="pictures are for those who have it")

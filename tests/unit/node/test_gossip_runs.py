@@ -18,9 +18,11 @@ from covey.node import gossip_runs
 from covey.node.gossip.folders import incarnations, run_folder
 from covey.node.gossip.orders import FILE, kept_orders, revised_in
 from covey.node.gossip.record.database import FILE as RECORD
+from covey.node.gossip_models import GivenModels
 from covey.node.gossip_runs import GossipRuns
 from covey.node.operator.config import NodeConfig
 from covey.spec import GossipSpec, TaskSection
+from covey.storage.files.artifacts import ArtifactFiles
 
 ADA, BOB = msg.GossipMember("ada", "a:1", "aa" * 32), msg.GossipMember("bob", "b:1", "bb" * 32)
 CYD = msg.GossipMember("cyd", "c:1", "cc" * 32, late=True, part=2)
@@ -43,6 +45,11 @@ class Link:
         """It is."""
 
 
+def nowhere(files: ArtifactFiles) -> Any:
+    """These runs begin with what the seed gives."""
+    raise AssertionError("nothing is brought")
+
+
 class Daemon:
     """The runs of ada. Each try to take part ends where its listener would be opened, when it may go on."""
 
@@ -50,7 +57,8 @@ class Daemon:
         self.link, self.folder = Link(), folder / "home"
         self.tries, self.goes_on = 0, asyncio.Event()
         self._more = asyncio.Event()
-        self.runs = GossipRuns(NodeConfig(self.folder, device="cpu"), identity("ada"), self.link, self._before)
+        given = GivenModels(self.link, nowhere, 0)
+        self.runs = GossipRuns(NodeConfig(self.folder, device="cpu"), identity("ada"), self.link, self._before, given)
 
     async def _before(self) -> None:
         self.tries += 1

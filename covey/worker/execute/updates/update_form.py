@@ -12,12 +12,13 @@ from torch import Tensor
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.learning.task import Task
-from covey.methods.contract import METHODS, Part, RunForm, parts_of
+from covey.methods.contract import Part, RunForm, parts_of
 from covey.parts import COLLECT, MEAN, RULE, slot
 from covey.spec import RunSpec
 from covey.vectors import ComputedVector, Vector
 from covey.worker.execute.from_spec import load_codec
 from covey.worker.files.mapped import MappedModel, map_bytes, map_flat
+from covey.worker.program.evaluation_only import method_of_run
 
 
 class Difference(ComputedVector):
@@ -49,7 +50,7 @@ class UpdateForm:
 
     def __init__(self, spec: RunSpec, layout: Layout, task: Callable[[], Task]) -> None:
         self.run, self.codec = RunForm(spec, layout, task), load_codec(spec.exchange)
-        self.method = METHODS.make(spec.method.name, spec.method.options)
+        self.method = method_of_run(spec)
         self.parts = parts_of(self.method, self.run)
 
     @cached_property

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from functools import partial
-from typing import Any, cast
 
 import pytest
 
-from covey.coordinator.admin.service import AdminService, AdminServices
-from covey.coordinator.admin.site_log import site_log_page
-from covey.coordinator.backup.backup import BackupServices
-from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
-from covey.coordinator.nodes.sessions import Sessions
-from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
-from covey.coordinator.runs.deletion import DeletionServices
 from covey.errors import SpecError, TaskError
 from covey.protos import admin_pb2 as pb
-from covey.storage.record.contract import NodeRecord
-from covey.wire.channels import certified_peer
+from tests.unit.coordinator.admin.serving import admin_service, certified
 from tests.unit.coordinator.world import ROUNDS, Worker
 
 
@@ -42,16 +32,6 @@ class Queue(Worker):
             self.waiting -= 1
 
 
-class Call:
-    """A call of an admin's."""
-
-    def __init__(self, identity):
-        self._pem = identity.certificate_pem
-
-    def auth_context(self):
-        return {"x509_pem_cert": [self._pem]}
-
-
 @pytest.fixture
 def worker():
     return Queue()
@@ -60,34 +40,8 @@ def worker():
 @pytest.fixture
 def submit(world, worker, authority, identity):
     """Begins to submit a run: `submit(name)`."""
-    given = world.services
-    service = AdminService(
-        AdminServices(
-            federation=given.federation,
-            store=world.store,
-            files=world.files,
-            worker=worker,
-            signing_key=given.signer,
-            sessions=Sessions(),
-            members=world.members,
-            runs=world.runs,
-            scheduler=world.scheduler(),
-            enrolment=EnrolmentServices(
-                given.federation, world.store, authority, given.signer, world.members, Addresses(), given.clock
-            ),
-            backup=BackupServices(world.folder, world.store, world.files, world.retention, world.background),
-            operation=world.operation,
-            deletion=DeletionServices(world.record, world.files, world.retention),
-            site_log=partial(site_log_page, SiteLogs(world.folder / FOLDER)),
-            changes=world.changes,
-            clock=given.clock,
-            store_name="SQLite",
-        )
-    )
-    alice = identity("alice", "admin")
-    serial = certified_peer(alice.certificate_pem).serial
-    world.members.register(NodeRecord("alice", "admin", "active", 1.0, certificate_serial=serial))
-    call = cast(Any, Call(alice))
+    service = admin_service(world, authority, worker)
+    call = certified(world, identity("alice", "admin"))
 
     def submit(name):
         text = ROUNDS.format(count=2, nodes=2, where="central").replace('name = "digits"', f'name = "{name}"', 1)

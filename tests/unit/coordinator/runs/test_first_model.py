@@ -9,6 +9,7 @@ import pytest
 from covey import messages as msg
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.errors import Conflict, LayoutError, NotFound, SpecError
+from covey.machines.protocol import StopRequested
 from covey.spec import ModelSection, parse_data, parse_json, parse_toml
 from covey.storage.record.contract import RunRecord
 from tests.unit.coordinator.world import ROUNDS
@@ -116,9 +117,18 @@ async def test_a_file_that_is_let_go_while_it_is_read_is_used_for_nothing(world,
     assert world.record.runs() == []
 
 
-async def test_a_gossip_run_s_nodes_have_no_file_from_here(world, services, parent):
-    record, _ = submitted("child", initial="x.safetensors")
-    section = {"initial": "x.safetensors"}
-    gossip = parse_data({"name": "g", "mode": "gossip", "task": {"name": "digits"}, "model": section})
-    with pytest.raises(SpecError, match="covey gossip start"):
-        await add_run(services, record, gossip)
+async def test_the_nodes_of_a_gossip_run_have_its_file_from_here(world, services, parent, tmp_path):
+    given = tmp_path / "given"
+    given.write_bytes(b"values")
+    asked = {"name": "g", "mode": "gossip", "task": {"name": "digits"}, "gossip": {"min_nodes": 2}}
+    spec = parse_data(asked | {"model": {"initial": "given"}})
+    await add_run(services, RunRecord("g", "g", spec.mode, spec.to_json(), 0, "queued", "", 2000.0), spec, given)
+    active, task = world.execute("g")
+    while not (orders := world.nodes.got(msg.GossipOrder)):
+        await world.changed(active)
+    first = world.record.version("g", 0).artifact
+    assert (orders[0].model_bytes, parse_json(orders[0].spec).model.digest) == (first.size_bytes, first.digest)
+    assert [active.served(node, first.digest) for node in ("ada", "nobody")] == [first, None]
+    assert active.served("ada", "0" * 64) is None
+    active.post(StopRequested("enough"))
+    await task

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from covey.errors import LayoutError
+from covey.layout import Layout
 from covey.learning.models.given import given_model
 from covey.learning.models.state import layout_of, tensors_of, write_model
 
@@ -69,6 +70,21 @@ def test_every_fault_is_named_in_one_message(tmp_path, model):
     assert "missing: 'norm.bias' F32 [2]" in text
     assert "unexpected: 'other' (which stays on each node)" in text
     assert "another form: 'norm.weight' is F32 [3], and not F32 [2], 'mask' is F16 [2], and not F32 [2]" in text
+
+
+def test_frozen_tensors_may_be_there_as_the_task_gives_them(tmp_path, model):
+    whole, path = tensors_of(model), tmp_path / "given.safetensors"
+    tensors = tuple(tensor for tensor in layout_of(model).tensors if not tensor.name.startswith("norm."))
+    shared, frozen = Layout(tensors, layout_of(model).aliases), {name for name in whole if name.startswith("norm.")}
+    save_file(state_of(model), path)
+    with given_model(path, shared, whole, frozen=frozen) as given:
+        assert set(given) == set(whole) - frozen
+    save_file(state_of(model, **{"norm.bias": torch.tensor([0.0, -0.0]), "norm.weight": None}), path)
+    with (
+        pytest.raises(LayoutError, match=r"fit the run's: frozen, with other values here .*: 'norm.bias'$"),
+        given_model(path, shared, whole, frozen=frozen),
+    ):
+        pass
 
 
 def test_of_many_faults_some_are_named(tmp_path, model):

@@ -8,7 +8,7 @@ from typing import Any
 from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.open_round import OpenRound
-from covey.machines.protocol import NodeAnswered
+from covey.machines.protocol import NodeAnswered, NodeJoined, Started
 
 ROSTER = ("ada", "bob", "cyd")
 
@@ -49,3 +49,15 @@ def test_a_rejection_in_a_later_phase_counts_for_the_whole_round() -> None:
     assert machine.answers == {"ada": "rejected"}
     assert machine.expects("bob", 2)
     assert not machine.expects("ada", 2)
+
+
+def test_only_those_that_the_policy_names_are_asked_also_when_it_is_tried_again() -> None:
+    made = RoundMachine(ev.RoundPolicy(1, only=("ada", "cyd")), ROSTER)
+    actions = made.handle(Started(0))
+    for node in ROSTER:
+        actions += made.handle(NodeJoined(node, 0))
+    assert [action.node for action in actions if isinstance(action, ev.Assign)] == ["ada", "cyd"]
+    made.handle(NodeAnswered("ada", 1, "declined", "no data", 1))
+    again = made.handle(NodeAnswered("cyd", 1, "lost", "no connection", 2))
+    assert {*made.invited, *(action.node for action in again if isinstance(action, ev.Assign))} <= {"ada", "cyd"}
+    assert made.round == 1

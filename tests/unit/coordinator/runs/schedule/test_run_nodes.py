@@ -15,7 +15,7 @@ def test_a_run_sees_those_that_have_a_place_for_it_and_sends_to_no_other():
     places.enter(Want("first", submitted_at=1.0))
     want = Want("run", submitted_at=2.0, scope=frozenset({"ada", "bob"}))
     places.enter(want)
-    seen = RunNodes(nodes, places, want)
+    seen = RunNodes(nodes, places, "run")
     assert seen.nodes() == ["ada"]
     assert [node in seen for node in ("ada", "bob", "eve", 7)] == [True, False, False, False]
     assert (seen.takes("bob"), seen.takes("eve")) == (True, False)

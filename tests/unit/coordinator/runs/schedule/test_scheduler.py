@@ -9,6 +9,7 @@ import pytest
 
 from covey.coordinator.modes.registry import take_up
 from covey.coordinator.runs.active_run import ActiveRun
+from covey.coordinator.studies import Studies
 from covey.errors import Fenced, StoreError
 from covey.machines.places import Room
 from covey.machines.protocol import NodeJoined, NodeLost
@@ -252,3 +253,14 @@ async def test_runs_that_hang_starve_nobody(world, scheduled, outcomes, monkeypa
             await world.changes.after(world.changes.count)
         outcomes[run].set_result("completed")
     await active(world, *wedged)
+
+
+async def test_a_run_of_a_study_works_with_its_nodes_only(world, scheduled, outcomes, tmp_path):
+    (tmp_path / "studies.toml").write_text('[studies.brain]\nnodes = ["bob"]\n[studies.heart]\nnodes = ["*"]\n')
+    world.studies = Studies(tmp_path / "studies.toml", '{"heart": ["bob"]}')
+    for study in ("brain", "heart"):
+        world.submit(study, mode=f'study = "{study}"' + ROUNDS)
+    scheduled(4)
+    await active(world, "brain", "heart")
+    seen = {run: active.services.nodes.nodes() for run, active in world.runs.active.items()}
+    assert seen == {"brain": ["bob"], "heart": ["ada"]}

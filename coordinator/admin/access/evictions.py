@@ -1,0 +1,56 @@
+"""Shuts a node out of one study: of the runs that go on, and of those to come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from covey.coordinator.admin.access.callers import Caller
+from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.store_thread import StoreThread
+from covey.coordinator.studies import EVICTED, Studies, study_of
+from covey.errors import NotFound
+from covey.protos import admin_pb2 as pb
+from covey.storage.record.contract import EventRecord, NodeRecord
+
+KIND = "node-evicted-of-study"
+
+
+@dataclass(frozen=True)
+class Evictions:
+    """Of studies.
+
+    Attributes:
+        store: The record.
+        studies: From which nodes are shut out.
+        runs: Those that are active.
+        now: Unix time in seconds.
+        clock: The machines' time.
+    """
+
+    store: StoreThread
+    studies: Studies
+    runs: ActiveRuns
+    now: Callable[[], float]
+    clock: Callable[[], float]
+
+    async def evict(self, caller: Caller, request: pb.NodeRequest) -> NodeRecord:
+        """Shut a node out for good; in the federation it stays.
+
+        Raises:
+            NotFound: There is no such study that the caller sees, or no such node.
+            IdentityError: The caller may not.
+        """
+        study = request.study
+        if study not in self.studies.now() or not caller.may("read", study):
+            raise NotFound(f"there is no study {study!r} of yours")
+        caller.require("manage", study)
+        call, store = self.store.call, self.store.store
+        record = await call(store.node, request.node)
+        await call(store.set_setting, EVICTED, self.studies.with_evicted(study, record.node))
+        detail = {"by": caller.name, "study": study}
+        await call(store.add_event, EventRecord(self.now(), KIND, node=record.node, detail=detail))
+        for run in self.runs.active.values():
+            if study_of(run.run) == study:
+                self.runs.exclude(run, record.node, self.clock())
+        return record

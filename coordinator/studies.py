@@ -1,0 +1,159 @@
+"""Studies: groups of runs with nodes and people of their own, as the operator writes them into `studies.toml`.
+
+The file is read again when it has changed: who takes part is the operator's word, and takes effect at once for people,
+and for nodes with the next run that is taken up. A run's study is in its specification.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from covey.errors import SpecError
+from covey.spec.run import STUDY_NAME
+from covey.storage.record.contract import RunRecord
+from covey.texts import read_text
+from covey.validation import explain
+
+log = structlog.get_logger(room="coordinator")
+STUDIES_FILE = "studies.toml"
+"""In a coordinator's data directory."""
+EVICTED = "evicted-of-studies"
+"""The setting that holds, as JSON, the nodes that were shut out of each study."""
+ALL = "*"
+StudyRole = Literal["admin", "member", "auditor"]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Study(_File):
+    """[studies.NAME]."""
+
+    nodes: tuple[str, ...]
+    """That work for its runs; `["*"]`: all of the federation."""
+    admins: tuple[str, ...] = ()
+    """Names of certificates: they submit, stop and delete its runs, and shut nodes out of it."""
+    members: tuple[str, ...] = ()
+    """They submit and look at its runs."""
+    auditors: tuple[str, ...] = ()
+    """They look at its runs."""
+
+    @model_validator(mode="after")
+    def _one_role_each(self) -> Study:
+        named = (*self.admins, *self.members, *self.auditors)
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)}: name everybody once")
+        if ALL in named:
+            raise ValueError('"*" stands for nodes only; name the people')
+        return self
+
+    @property
+    def roles(self) -> dict[str, StudyRole]:
+        """Name to role."""
+        people: dict[StudyRole, tuple[str, ...]] = {
+            "admin": self.admins,
+            "member": self.members,
+            "auditor": self.auditors,
+        }
+        return {name: role for role, names in people.items() for name in names}
+
+
+class StudiesFile(_File):
+    """The whole of `studies.toml`."""
+
+    studies: dict[str, Study] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names(self) -> StudiesFile:
+        for name in self.studies:
+            if not re.fullmatch(STUDY_NAME, name) or len(name) > 100:
+                raise ValueError(f"{name[:100]!r} cannot be a study's name: letters, digits, '.', '_' and '-'")
+        return self
+
+
+def read_studies(path: Path) -> Mapping[str, Study]:
+    """The studies of a file; none where there is no file.
+
+    Raises:
+        SpecError: It is no TOML, or says what it cannot; the message names the key.
+    """
+    try:
+        return StudiesFile.model_validate(tomllib.loads(read_text(path))).studies
+    except FileNotFoundError:
+        return {}
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SpecError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise SpecError(f"{path}: {explain(error, StudiesFile)}") from error
+
+
+def study_of(run: RunRecord) -> str:
+    """The study that a run belongs to; empty: the default one."""
+    return str(json.loads(run.spec).get("study", ""))
+
+
+class Studies:
+    """Of one coordinator.
+
+    Args:
+        path: Their file; None: there are none.
+        evicted: JSON of `EVICTED`.
+
+    Raises:
+        SpecError: As `read_studies`.
+    """
+
+    def __init__(self, path: Path | None = None, evicted: str | None = None) -> None:
+        self._path = path
+        self._stamp = self._stamp_now()
+        self._known = read_studies(path) if path is not None else {}
+        self._evicted: dict[str, list[str]] = json.loads(evicted or "{}")
+
+    def now(self) -> Mapping[str, Study]:
+        """The studies by name, as the file says now; if it is wrong, as it said before."""
+        stamp = self._stamp_now()
+        if self._path is not None and stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._known = read_studies(self._path)
+            except SpecError as error:
+                log.error("the studies stay as they were", error=str(error))
+        return self._known
+
+    def _stamp_now(self) -> tuple[int, int]:
+        try:
+            stat = self._path.stat() if self._path is not None else None
+        except OSError:
+            stat = None
+        return (stat.st_mtime_ns, stat.st_size) if stat is not None else (0, 0)
+
+    def roles_of(self, person: str) -> dict[str, StudyRole]:
+        """Study to the role that somebody has in it."""
+        return {name: study.roles[person] for name, study in self.now().items() if person in study.roles}
+
+    def scope(self, study: str) -> frozenset[str] | None:
+        """Which nodes work for a study's runs; None: all. Of a study that is no more, none does."""
+        known = self.now().get(study)
+        if not study or (known is not None and ALL in known.nodes):
+            return None
+        return frozenset(known.nodes) if known is not None else frozenset()
+
+    def evicted(self, study: str) -> frozenset[str]:
+        """The nodes that were shut out of a study."""
+        return frozenset(self._evicted.get(study, ()))
+
+    def with_evicted(self, study: str, node: str) -> str:
+        """Shut a node out of a study; returns what is to be kept as the setting `EVICTED`."""
+        nodes = self._evicted.setdefault(study, [])
+        if node not in nodes:
+            nodes.append(node)
+        return json.dumps(self._evicted, sort_keys=True)

@@ -1,0 +1,1 @@
+"""What trackers must keep, and how a notebook is executed."""

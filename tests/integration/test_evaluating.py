@@ -1,0 +1,148 @@
+"""Runs that only evaluate: simulated, and on daemons that are killed meanwhile, with the same figures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from covey.cli.main import covey
+from covey.client import connect
+from covey.client.experiments.simulated import simulate
+from covey.client.models.evaluating import Wanted, evaluation_of
+from covey.client.models.evaluations import evaluation_in
+from covey.errors import NotFound, SpecError
+from covey.library.run import FederatedRun
+from covey.testing.federation import Federation
+from covey.testing.launch.forks import forked_workers
+from tests.integration.specs import spec
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+NODES, ROUNDS = 2, 2
+SKEWED = '[data]\npartition = "dirichlet"\nalpha = 0.3\nparts = 2\n'
+BASELINE = Wanted(local_baseline=True)
+
+
+def training(name="digits", *, rounds=ROUNDS, min_nodes=NODES, on_nodes="true", extra=SKEWED):
+    options = f"hidden = 16\nevaluate_on_nodes = {on_nodes}"
+    return spec(name, options=options, rounds=rounds, min_nodes=min_nodes, extra=extra)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The record of a run of two rounds, and of its evaluation with the local-only baseline."""
+    folder = tmp_path_factory.mktemp("evaluating") / "record"
+    with forked_workers():
+        simulate(training(), NODES, data_dir=folder, processes=1)
+        with connect(folder) as record:
+            asked = evaluation_of(record, "digits", BASELINE)
+        simulate(asked, NODES, data_dir=folder, processes=1)
+    return folder
+
+
+def test_nodes_evaluate_a_version_and_what_they_can_do_alone(folder):
+    with connect(folder) as record:
+        parent, shown = record.run("digits"), evaluation_in(record, "digits-evaluation")
+        run = shown.run
+        assert (run.parent, run.state) == (f"{parent.run}@{ROUNDS}", "completed")
+        assert run.model_sha256 == parent.model_sha256  # nothing was trained
+        assert [update.bytes for update in record.round(run, 1).updates] == [0] * NODES
+        assert shown.central == {name: parent.metrics[name] for name in ("accuracy", "loss")}
+        assert shown.metrics["accuracy"] == parent.metrics["accuracy"]  # they have the same examples
+        for node in shown.took_part:
+            assert node.gains["accuracy"] == node.metrics["accuracy"] - node.alone["accuracy"]
+        assert len({node.alone["loss"] for node in shown.nodes}) == NODES
+        assert {*shown.gaining, *shown.not_gaining} == {"n0", "n1"}
+        assert shown.gains["loss"] == pytest.approx(sum(node.gains["loss"] for node in shown.nodes) / NODES)
+        assert run.metrics["nodes/alone/accuracy"] == shown.alone["accuracy"]
+        assert record.audit(run).ok
+        assert record.replay(run).ok
+        with pytest.raises(NotFound, match="run digits trains"):
+            evaluation_in(record, "digits")
+    printed = CliRunner().invoke(covey, ["run", "evaluation", run.run, "--data-dir", str(folder)]).stdout
+    assert all(text in printed for text in ("ALONE", *(f"{node.gains['accuracy']:+.4f}" for node in shown.nodes)))
+    text = CliRunner().invoke(covey, ["run", "evaluation", run.run, "--json", "--data-dir", str(folder)]).stdout
+    assert json.loads(text)["nodes"][0]["alone"] == shown.nodes[0].alone
+
+
+def test_alone_is_what_a_federation_of_one_node_is(folder):
+    with forked_workers():
+        simulate(training("one", min_nodes=1, extra=""), 1, data_dir=folder, processes=1)
+        with connect(folder) as record:
+            asked = evaluation_of(record, "one", BASELINE)
+            assert asked["data"]["parts"] == 1  # as many as the run had
+        simulate(asked, 1, data_dir=folder, processes=1)
+    with connect(folder) as record:
+        (node,) = evaluation_in(record, "one-evaluation").took_part
+    assert node.alone == pytest.approx(node.metrics)
+
+
+def test_without_evaluation_data_a_node_says_so_and_the_run_fails(folder):
+    with connect(folder) as record:
+        asked = evaluation_of(record, "digits", Wanted(nodes=("n1",), name="no-data"), training(on_nodes="false"))
+    with forked_workers():
+        run = simulate(asked, NODES, data_dir=folder, processes=1).run
+    assert (run.state, "gives no evaluation data on this node (Task.eval_data)" in run.reason) == ("failed", True)
+    with connect(folder) as record:
+        verdicts = {node.node: node.verdict for node in evaluation_in(record, run).nodes}
+    assert verdicts == {"n0": "not asked", "n1": "declined"}
+
+
+def test_what_cannot_be_evaluated_so_is_refused(folder):
+    with connect(folder) as record:
+        for model, wanted, given, text in (
+            ("begin.safetensors", Wanted(), None, "name a specification with it"),
+            ("no such", Wanted(), None, "neither a file nor a run"),
+            ("digits@0", BASELINE, None, "say for how many rounds"),
+            ("digits", Wanted(rounds=3), None, "ask for it"),
+            ("digits-evaluation", BASELINE, None, "began with a model of its own"),
+            ("digits", BASELINE, training() + '[exchange]\npayload = "gradient"\n', "no step of their own"),
+        ):
+            with pytest.raises(SpecError, match=text):
+                evaluation_of(record, model, wanted, given)
+        local = evaluation_of(record, "digits", Wanted(), training() + '[exchange]\nlocal = ["2.*"]\n')
+        strange = evaluation_of(record, "digits", Wanted(nodes=("n7",)))
+    with forked_workers():
+        with pytest.raises(SpecError, match=r"evaluation\.only: 2 tensors .* stay on the nodes"):
+            simulate(local, NODES, data_dir=folder, processes=1)
+        with pytest.raises(SpecError, match=r"evaluation\.nodes: n7: no node has this name; there are n0, n1"):
+            simulate(strange, NODES, data_dir=folder, processes=1)
+
+
+def test_daemons_that_are_killed_come_to_the_same_figures(folder, tmp_path):
+    (tmp_path / "digits.toml").write_text(training())
+    with connect(folder) as record:
+        record.export("digits", tmp_path / "digits.safetensors")
+        simulated = evaluation_in(record, "digits-evaluation")
+    with Federation(tmp_path / "federation", nodes=NODES + 1) as federation:
+        federation.start()
+        federation.stop_node(NODES)
+        federation.stop_node(0)
+        federation.stop_coordinator()
+        coordinator = federation.start_coordinator(env={"COVEY_FAULTS": "update-recorded"})
+        node = federation.start_node(0, env={"COVEY_FAULTS": "trained"})
+        federation.wait_connected(NODES)
+        given = [
+            tmp_path / "digits.safetensors",
+            "--spec",
+            tmp_path / "digits.toml",
+            "--data-dir",
+            federation.coordinator_dir,
+        ]
+        chosen = ["--nodes", "n0,n1", "--local-baseline", "--rounds", ROUNDS]
+        run = federation.cli("run", "evaluate", *given, *chosen).strip()
+        assert (coordinator.wait(120), node.wait(120)) == (-9, -9)
+        federation.start_coordinator()
+        federation.start_node(0)
+        assert federation.wait(run, timeout_s=120)["state"] == "completed"
+        with connect(federation.coordinator_dir) as record:
+            shown = evaluation_in(record, run)
+            assert shown.took_part == simulated.took_part
+            assert (shown.metrics, shown.alone, shown.gains) == (simulated.metrics, simulated.alone, simulated.gains)
+            assert [(node.node, node.reason) for node in shown.nodes[NODES:]] == [("n2", "it was not selected")]
+            again = FederatedRun(record, record.run(run)).evaluate(nodes=("n1",))
+            assert ([node.node for node in again.took_part], again.alone) == (["n1"], {})
+            assert again.took_part[0].metrics == shown.took_part[1].metrics
+            assert record.audit(run).ok

@@ -1,0 +1,80 @@
+"""A sweep whose runs a coordinator takes care of: real daemons, which go on while nobody runs the sweep."""
+
+from __future__ import annotations
+
+import pytest
+
+import covey
+from covey.client.connection import Connection
+from covey.client.sweeps.deployed import DeployedTrials
+from covey.client.sweeps.events import Asked, Measured
+from covey.client.sweeps.record import read_record
+from covey.client.sweeps.running import run_sweep
+from covey.client.sweeps.sweep import read_sweep
+from covey.errors import Conflict, SpecError
+
+pytestmark = pytest.mark.processes
+SWEEP = """
+[specification]
+name = "lr"
+seed = 3
+[specification.task]
+name = "digits"
+[specification.training]
+batch_size = 256
+local_epochs = 1
+[specification.rounds]
+count = 4
+min_nodes = 2
+[sweep]
+trials = 2
+seeds = 2
+{more}
+prune = {{ method = "halving", rungs = [1] }}
+[sweep.space]
+training.learning_rate = {{ log_uniform = [0.02, 2.0] }}
+"""
+
+
+class Killed(BaseException):
+    """The sweep ends here, as it would by a kill."""
+
+
+def test_a_sweep_at_a_coordinator_finds_its_runs_again_and_stops_those_that_it_gives_up(tmp_path):
+    def swept(folder, more="", on_event=lambda event: None):
+        (tmp_path / "lr.toml").write_text(SWEEP.format(more=more))
+        sweep = read_sweep(tmp_path / "lr.toml")
+
+        def make(is_new):
+            return DeployedTrials(sweep, Connection(federation.client.target), is_new=is_new)
+
+        return run_sweep(sweep, tmp_path / folder, make, {}, on_event)
+
+    def killed(event):
+        if isinstance(event, Measured):
+            raise Killed
+
+    with covey.local(nodes=2) as federation:
+        with pytest.raises(Killed):
+            swept("killed", on_event=killed)
+        results = swept("killed")
+        by_number = {trial.trial: trial for trial in results.trials}
+        runs = {run.name: run for run in federation.runs()}
+        assert set(runs) == {"lr-0-3", "lr-0-4", "lr-1-3", "lr-1-4"}  # each was submitted once
+        assert by_number[0].state == "completed"
+        assert {runs["lr-0-3"].state, runs["lr-0-4"].state} == {"completed"}
+        for seed in (3, 4):
+            trial, run = by_number[0], runs[f"lr-0-{seed}"]
+            assert trial.seeds[seed] == run.metrics()[-1]["accuracy"]
+            assert trial.params["training.learning_rate"] == run.spec["training"]["learning_rate"]
+            assert run.spec["seed"] == seed
+        if by_number[1].state == "pruned":  # or else it was the better one
+            assert all(run.wait().state in ("stopped", "completed") for run in (runs["lr-1-3"], runs["lr-1-4"]))
+            assert by_number[1].rounds == 1
+        asked = [event for event in read_record(tmp_path / "killed")[1] if isinstance(event, Asked)]
+        assert [event.trial for event in asked] == [0, 1]
+        with pytest.raises(Conflict, match="a run lr-0-3 exists: another sweep had this name"):
+            swept("other")
+        with pytest.raises(SpecError, match="no evaluation gives a metric 'acuracy'; there are: accuracy, loss"):
+            swept("wrong", 'name = "wrong"\nmetric = "acuracy"')
+        assert federation.run("wrong-0-3").wait().state in ("stopped", "completed")

@@ -1,0 +1,74 @@
+"""What came of an evaluation, as it is read: who took part, who gains, and why the others did not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from covey.client.models.evaluations import Evaluation, evaluation_in
+from covey.client.reading.names import RunName
+from covey.client.values import Node, Round, RoundDetail, Run, Update
+
+
+def answer(node: str, accuracy: float, alone: float | None = None, **missing: str) -> Update:
+    metrics: dict[str, Any] = {"evaluation/accuracy": [accuracy * 10, 10]}
+    if alone is not None:
+        metrics["evaluation/alone/accuracy"] = [alone * 10, 10]
+    return Update(
+        node, "accepted", weight=10, metrics=metrics, missing={f"evaluation/{n}": w for n, w in missing.items()}
+    )
+
+
+class Record:
+    """One round of a run that only evaluates."""
+
+    def __init__(self, *updates: Update, nodes: Sequence[str] = (), **section: Any) -> None:
+        self.updates, self.names = updates, nodes
+        self.spec = {"evaluation": {"only": True, "metric": "accuracy", "goal": "max", **section}}
+
+    def run(self, run: RunName) -> Run:
+        return Run(
+            "id", "digits", "rounds", "completed", spec=self.spec, started_at=1.0, metrics={"nodes/accuracy": 0.5}
+        )
+
+    def round(self, run: RunName, number: int) -> RoundDetail:
+        return RoundDetail(Round(number, "committed"), self.updates)
+
+    def nodes(self) -> Sequence[Node]:
+        states = {"d": "evicted"}
+        return [Node(name, states.get(name, "away")) for name in self.names]
+
+
+def read(record: Record) -> Evaluation:
+    return evaluation_in(record, "digits")
+
+
+def test_those_who_took_no_part_come_last_with_the_reason() -> None:
+    declined = Update("b", "declined", "no data")
+    record = Record(answer("c", 0.5), declined, nodes=("a", "b", "c", "d", "e"))
+    record.spec["evaluation"]["nodes"] = ["b", "c", "d", "e"]
+    assert [(node.node, node.verdict, node.reason) for node in read(record).nodes] == [
+        ("c", "accepted", ""),
+        ("a", "not asked", "it was not selected"),
+        ("b", "declined", "no data"),
+        ("d", "not asked", "it is evicted"),
+        ("e", "not asked", "it was not connected when the round began"),
+    ]
+
+
+@pytest.mark.parametrize(("goal", "gaining"), [("max", ("a",)), ("min", ("b",))])
+def test_who_gains_follows_from_the_run_s_goal(goal: str, gaining: tuple[str, ...]) -> None:
+    shown = read(
+        Record(answer("a", 0.9, 0.5), answer("b", 0.3, 0.5), answer("c", 0.5, 0.5), answer("e", 0.5), goal=goal)
+    )
+    assert shown.gaining == gaining
+    assert {*shown.gaining, *shown.not_gaining} == {"a", "b", "c"}
+    assert shown.gains == pytest.approx({"accuracy": 0.2 / 3})
+    assert shown.metrics == {"accuracy": 0.5}
+
+
+def test_a_metric_that_is_missing_is_said_and_another_one_stands_for_it() -> None:
+    shown = read(Record(answer("a", 0.5, loss="it is nan"), metric="f1"))
+    assert (shown.metric, shown.nodes[0].missing) == ("accuracy", {"loss": "it is nan"})

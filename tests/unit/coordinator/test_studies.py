@@ -1,0 +1,67 @@
+"""Who takes part in which study, as its operator's file says."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from covey.coordinator.studies import Studies, read_studies
+from covey.errors import SpecError
+
+BRAIN = '[studies.brain]\nnodes = ["n1", "n2"]\nadmins = ["alice"]\nmembers = ["bob"]\nauditors = ["carol"]\n'
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "studies.toml"
+    file.write_text(BRAIN)
+    return file
+
+
+def test_nodes_and_people_of_each_study(path):
+    path.write_text(BRAIN + '[studies.heart]\nnodes = ["*"]\nmembers = ["alice"]\n')
+    studies = Studies(path)
+    assert studies.roles_of("alice") == {"brain": "admin", "heart": "member"}
+    assert studies.roles_of("mallory") == {}
+    assert studies.scope("brain") == frozenset({"n1", "n2"})
+    assert (studies.scope("heart"), studies.scope("")) == (None, None)
+    assert studies.scope("gone") == frozenset()
+
+
+def test_a_change_counts_at_once_and_a_wrong_one_does_not(path):
+    studies = Studies(path)
+    path.write_text(BRAIN.replace("bob", "dave"))
+    os.utime(path, ns=(1, 1))
+    assert studies.roles_of("dave") == {"brain": "member"}
+    path.write_text("[studies.brain]\nnode = 1\n")
+    assert studies.roles_of("dave") == {"brain": "member"}
+    path.unlink()
+    assert studies.roles_of("dave") == {}
+
+
+def test_an_eviction_is_kept(path):
+    studies = Studies(path)
+    kept = studies.with_evicted("brain", "n1")
+    assert studies.with_evicted("brain", "n1") == kept
+    again = Studies(path, kept)
+    assert again.evicted("brain") == {"n1"}
+    assert again.evicted("heart") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[studies.brain]\nadmins = ['alice']", "nodes: this key is required"),
+        ("[studies.brain]\nnodes = []\nadmin = ['alice']", "admin: unknown key"),
+        ("[studies.brain]\nnodes = []\nadmins = ['alice']\nmembers = ['alice']", "alice: name everybody once"),
+        ("[studies.brain]\nnodes = []\nmembers = ['*']", "name the people"),
+        ("[studies.'a/b']\nnodes = []", "'a/b' cannot be a study's name"),
+        ("[studies.'']\nnodes = []", "'' cannot be a study's name"),
+        ("[studies", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(path, text, message):
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message):
+        read_studies(path)
