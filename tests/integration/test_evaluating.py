@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 NODES, ROUNDS = 2, 2
 SKEWED = '[data]\npartition = "dirichlet"\nalpha = 0.3\nparts = 2\n'
+PRIVATE = '[privacy]\nunit = "example"\nclip = 1.0\nnoise = 1.0\nsampling = 0.1\n'
 BASELINE = Wanted(local_baseline=True)
 
 
@@ -99,6 +100,7 @@ def test_what_cannot_be_evaluated_so_is_refused(folder):
             ("digits", Wanted(rounds=3), None, "ask for it"),
             ("digits-evaluation", BASELINE, None, "began with a model of its own"),
             ("digits", BASELINE, training() + '[exchange]\npayload = "gradient"\n', "no step of their own"),
+            ("digits", Wanted(), training() + PRIVATE, "hide their examples"),
         ):
             with pytest.raises(SpecError, match=text):
                 evaluation_of(record, model, wanted, given)

@@ -62,7 +62,8 @@ def evaluation_of(runs: Runs, model: str, wanted: Wanted, spec: Specification | 
 
     Raises:
         NotFound: There is no such run or version, or its models are with its nodes.
-        SpecError: A file without a specification; or how the baseline would begin, or how long, cannot be said.
+        SpecError: A file without a specification; nodes hide their examples; or how the baseline would begin, or how
+            long it would train, cannot be said.
     """
     if _is_file(model):
         if spec is None:
@@ -99,6 +100,11 @@ def _rounds_of(run: Run, version: int) -> int:
 
 
 def _specification(begun: dict[str, Any], initial: str, wanted: Wanted, rounds: int | None) -> dict[str, Any]:
+    if (begun.get("privacy") or {}).get("unit") == "example":
+        raise SpecError(
+            "nodes of this training hide their examples ([privacy]), and tell no metrics of them; name a specification "
+            "without it (--spec SPEC.toml), if their operators may tell"
+        )
     local_rounds = _local_rounds(begun, rounds) if wanted.local_baseline else 0
     if wanted.rounds is not None and not wanted.local_baseline:
         raise SpecError("rounds are those of the local-only baseline; ask for it (--local-baseline), or leave them out")
