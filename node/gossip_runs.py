@@ -72,19 +72,12 @@ class GossipRuns:
         given: GivenModels,
         site_log: SiteLog | None = None,
     ) -> None:
-        self._config, self._identity, self._link, self._before, self._site_log = (
-            config,
-            identity,
-            link,
-            before,
-            site_log,
-        )
-        self._given = given
+        self._config, self._identity, self._link = config, identity, link
+        self._before, self._site_log = before, site_log
         self._runs: dict[str, Handed] = {}
         on_output = partial(site_log.printed, worker=WORKER) if site_log is not None else unheard
         self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER, on_output=on_output)
-        self._changed = asyncio.Event()
-        self._obstacles = Obstacles()
+        self._changed, self._obstacles = asyncio.Event(), Obstacles()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
