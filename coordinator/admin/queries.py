@@ -18,6 +18,7 @@ from covey.coordinator.admin.pages import MAX_PAGE_BYTES, fitting, page_size
 from covey.coordinator.admin.watched_rounds import WatchedRounds
 from covey.coordinator.runs.sent_again import MOST_ROUNDS, SENT_AGAIN, on_record
 from covey.errors import CoveyError, NotFound
+from covey.parts import METHOD
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
 from covey.storage.record.gossip import JOINED
@@ -127,11 +128,15 @@ class Queries:
     def version(self, run: str, number: int, node: str = "") -> VersionRecord:
         """A version by its number; -1: the newest, -2 (`BEST`): the best. Raises `NotFound`.
 
-        With `node`, in a run without a global model: with that node's own file in place of the model's.
+        With `node`, in a run without a global model: with that node's own file in place of the model's. A name of a
+        file that the run's method keeps with the version, such as `method/totals`, stands for that.
         """
         version = self._version(run, number)
         if not node:
             return version
+        kept = {file.name: file.artifact for file in version.state if file.name.startswith(METHOD)}
+        if node in kept:
+            return replace(version, artifact=kept[node])
         if node not in version.members:
             known = f"of {', '.join(version.members)}" if version.members else "as there is one model for all nodes"
             raise NotFound(f"version {version.version} has no file of {node!r}, but {known}")

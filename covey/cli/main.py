@@ -12,6 +12,7 @@ SUBCOMMANDS = {
     "simulate": "covey.cli.commands.simulate:simulate",
     "init": "covey.cli.commands.own_task.init:init",
     "task": "covey.cli.commands.own_task.task:task",
+    "data": "covey.cli.commands.figures.data:data",
     "sweep": "covey.cli.commands.sweep.group:sweep",
     "gossip": "covey.cli.commands.gossip.group:gossip",
     "coordinator": "covey.cli.commands.coordinator:coordinator",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -31,6 +33,7 @@ class RecipeInputs:
         state: The node's state of this method by part, as it is kept; the recipe replaces what changes.
         others: What came down of parts that are collected, by part and node; each is opened when it is looked up.
         common: Gives the task's common data, on the device where possible; they are loaded when first asked for.
+        min_k: Of how few examples this node's operator lets something be said; 0: of none at all.
     """
 
     layout: Layout
@@ -38,6 +41,7 @@ class RecipeInputs:
     state: MutableMapping[str, Tensor] = field(default_factory=dict)
     others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     common: Callable[[], Dataset[Any] | None] = _none
+    min_k: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class RecipeContext:
         inputs: What there is beside the model.
         labels: The label of each of this node's examples, int64 `[n]` on the CPU; None where the task names none.
         examples: Makes a batch of some of this node's examples, on the device; takes int64 `[m]`, places in `labels`.
+        table: The columns of this node's examples, as `covey.learning.table.table_of`; None where the task names none.
+        size: How many examples the node has.
     """
 
     task: Task
@@ -71,6 +77,8 @@ class RecipeContext:
     inputs: RecipeInputs
     labels: Callable[[], Tensor | None] = lambda: None
     examples: Callable[[Tensor], Any] = lambda _: None
+    table: Callable[[], Mapping[str, NDArray[np.float64]] | None] = lambda: None
+    size: int = 0
 
     @property
     def learning_rate(self) -> float:
@@ -84,8 +92,13 @@ class Recipe(ABC):
 
     Attributes:
         rate: A factor on the learning rate of this node's optimizer in this round; looked at after `begin`.
+
+    Class attributes:
+        trains: Whether there is a training. Without one no step is taken, also where the task has a `fit` of its own:
+            `begin` is called, then `finish`.
     """
 
+    trains: ClassVar[bool] = True
     rate: float = 1.0
 
     @abstractmethod

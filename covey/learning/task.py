@@ -230,6 +230,14 @@ class Task(Pluggable):
         """The natural owner of each example (writer, speaker), for `partition = "key"`."""
         return None
 
+    def table(self, dataset: Dataset[Any]) -> Mapping[str, Any] | None:
+        """Columns of the examples, for statistics and reports of the data (`covey data report`); None: there are none.
+
+        Name to one number an example, `[n]`: a numpy array (so a structured one has them by its fields), a tensor or a
+        list; NaN where it is missing.
+        """
+        return None
+
     def split(self, model: nn.Module) -> Split | None:
         """Extractor and predictor, for methods that need them; `model` may have no values ("meta").
 

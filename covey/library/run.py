@@ -16,12 +16,14 @@ from covey.client.models.best import best_version
 from covey.client.models.continuing import continuation
 from covey.client.models.evaluating import Wanted, evaluation_of
 from covey.client.models.evaluations import Evaluation, evaluation_in
+from covey.client.reading.figures import read_figures
 from covey.client.reading.names import VersionName
 from covey.client.reading.site_log import SiteLine
 from covey.client.specification import Specification
 from covey.client.values import Change, Contribution, Deleted, Json, LogLine, Round, RoundDetail, Run, Update, Version
 from covey.client.watch import OnLost
 from covey.errors import RunFailed
+from covey.figures import QUANTILES
 from covey.library.progress import progress_of
 from covey.library.records import Records
 
@@ -186,6 +188,15 @@ class FederatedRun:
     ) -> Version:
         """Write a version as a safetensors file, as `covey.client.Connection.export`."""
         return self._connection.export(self.id, to, version=version, node=node, on_progress=on_progress)
+
+    def statistics(self, quantiles: Sequence[float] = QUANTILES) -> Records[dict[str, Any]]:
+        """What a run of method `statistics` says of the nodes' data: a record of each column, then of each label.
+
+        Raises:
+            NotFound: It makes none, or has not come to any yet.
+        """
+        figures = read_figures(self._connection, self.refresh().value)
+        return Records(list(figures.records(quantiles)), ("column", "label", "count", "missing", "mean", "std"))
 
     def audit(self, receipts: Iterable[bytes] = ()) -> AuditReport:
         """Compare all that is shown of it with what was signed."""

@@ -206,6 +206,14 @@ class Method(Pluggable):
         """Whether its updates have what a model makes of single examples; a node's operator has to allow it."""
         return False
 
+    @property
+    def statistics(self) -> bool:
+        """Whether its updates are statistics of a node's data, of k examples or more each.
+
+        A node's operator has to say what k is at least; nothing else of its data is said: no metrics either.
+        """
+        return False
+
     def objection(self, parts: Mapping[str, Any], form: RunForm) -> str:
         """Why an update is not acceptable; empty: it is. It costs that update only.
 

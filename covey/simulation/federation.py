@@ -113,7 +113,7 @@ class VirtualFederation:
     def _config(self, name: str) -> NodeConfig:
         spec = self._plan.spec
         paths = tuple(spec.node_paths().values())
-        policy = Policy(tasks=(spec.task.name,), allow_paths=paths, label_counts="exact", representations=True)
+        policy = Policy(tasks=(spec.task.name,), allow_paths=paths, label_counts="exact", representations=True, min_k=1)
         data = NodeData(paths=dict(self._plan.paths))
         return NodeConfig(self._folder / NODES, self._plan.device, settings=NodeSettings(policy=policy, data=data))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from covey.aggregation.verdicts import Verdict
 from covey.layout import Layout
@@ -45,6 +45,10 @@ class NormedExample(Task):
         """With a little noise."""
         x, y = batch
         return x + 0.1 * torch.randn(x.shape, generator=generator), y
+
+    def table(self, dataset: Dataset[Any]) -> Mapping[str, Any]:
+        """The first feature."""
+        return {"first": [float(x[0]) for x, _ in dataset]}  # type: ignore[attr-defined]
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """The same on all nodes, which take parts of it."""
@@ -160,7 +164,7 @@ class MethodRounds:
             "base": self.model,
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
-            "limits": TrainLimits(label_counts="exact", representations=True),
+            "limits": TrainLimits(label_counts="exact", representations=True, min_k=1),
             "node_paths": self._paths,
             "task_options": self.spec.task.nodes.get(node, {}),
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},

@@ -230,6 +230,7 @@ class NodeConfig:
             max_epsilon=min(policy.max_epsilon, UNBOUNDED),
             max_delta=policy.max_delta,
             least_noise=policy.least_noise,
+            min_k=policy.min_k,
         )
 
     @property

@@ -20,6 +20,9 @@ DEFAULT_SETTINGS = """\
 # the last layer tell much of it whatever is written here.
 # label_counts = "off"
 
+# Of how few examples statistics of this node's data may say something; without it runs of method "statistics" get none.
+# min_k = 10
+
 # Whether methods may have what a model makes of single examples, with their labels: such embeddings show much of the
 # examples themselves.
 # representations = false

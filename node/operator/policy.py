@@ -43,6 +43,8 @@ class Policy(Settings):
     """What may leave this node."""
     label_counts: Literal["off", "noisy", "exact"] = "off"
     """What may leave of the number of examples of each label."""
+    min_k: int = Field(default=0, ge=0)
+    """Of how few examples statistics may say something; 0: no statistics leave."""
     representations: bool = False
     """Whether what a model makes of single examples may leave."""
     max_epsilon: float = Field(default=math.inf, gt=0)

@@ -70,8 +70,11 @@ METHODS = {
     "feddistill-plus": '[method]\nname = "feddistill-plus"',
     "fedensemble": '[method]\nname = "fedensemble"',
     "fedgen-noisy": '[method]\nname = "fedgen"\noptions = { labels = "noisy", epsilon = 20, steps = 10 }',
+    "statistics": '[method]\nname = "statistics"\n'
+    'options = { columns = ["pixel-mean", "label"], labels = 10, min_k = 5 }',
 }
 BRIEF = {"feddistill", "feddistill-plus", "fedensemble", "memory", "scale-shift", "stablenet", "paws", "suncet"}
+BRIEF |= {"statistics"}
 """Two rounds show what they add to plain averaging, and to tensors that are frozen."""
 KEEPERS = ("share", "lsgd", "codistill", "fedgen", "memory", "feddyn-some", "paws")
 """Of methods that keep something on nodes, or at the coordinator beside the model."""
@@ -103,7 +106,7 @@ def federation(tmp_path_factory, search):
         made.start_coordinator(options=["--allow-paths"])
         made.join()
         policy = '[policy]\nallow_paths = ["method_tasks:Normed", "method_tasks:Wide"]\nlabel_counts = "exact"\n'
-        policy += "representations = true\n"
+        policy += "representations = true\nmin_k = 5\n"
         for index in range(NODES):
             (made.node_dir(index) / "node.toml").write_text(policy)
             made.start_node(index)
@@ -174,6 +177,17 @@ def test_every_method_of_covey_is_among_them():
     assert named == {plugin.name for plugin in installed("method")}
 
 
+def test_the_figures_of_a_statistics_run_are_read_from_its_coordinator(federation, real, simulated):
+    run = real("statistics")["run"]
+    shown = json.loads(federation.cli("run", "statistics", run, "--json", "--data-dir", federation.coordinator_dir))
+    pixels, labels = shown[0], shown[2:]
+    assert (pixels["count"], pixels["nodes"], len(labels)) == (1237, NODES, 10)
+    assert pixels["q0.5_least"] < pixels["mean"] < 0.32
+    folder = simulated("statistics")["folder"] / "simulation"
+    done = run_covey(["run", "show", "statistics", "--json", "--data-dir", folder], timeout_s=100)
+    assert json.loads(done.stdout)["statistics"] == shown
+
+
 def test_only_what_a_method_needs_travels(simulated):
     """Bytes of the second round: all models up, those of two leaders, or predictions of 12 batches of 32 examples."""
     up, down = (
@@ -221,7 +235,8 @@ def took_part(federation, run):
 
 
 def test_methods_come_to_models_of_their_own(simulated):
-    assert len({simulated(method)["run"]["model_sha256"] for method in METHODS}) == len(METHODS)
+    models = [method for method in METHODS if method != "statistics"]
+    assert len({simulated(method)["run"]["model_sha256"] for method in models}) == len(models)
 
 
 def test_a_model_without_what_stays_local_is_evaluated_on_the_nodes_and_exported(federation, real, simulated, tmp_path):

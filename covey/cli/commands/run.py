@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from covey.cli.commands.figures.statistics import statistics
 from covey.cli.commands.logs.run_logs import logs
 from covey.cli.commands.models.evaluate import evaluate, evaluation
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
@@ -186,6 +187,7 @@ def list_runs(before: str, limit: int | None, whole: bool, form: Form, target: T
         "notices (what went wrong though the run went on; a list of: at, kind, node, round, reason)",
         f"gossip (of a gossip run: what each node stated; a list of: {', '.join(GOSSIP_PART_FIELDS)})",
         f"mass (of a gossip run: exact, {', '.join(GOSSIP_MASS_FIELDS)})",
+        "statistics (of a completed run of method statistics: as covey run statistics)",
     ),
 )
 @click.argument("run")
@@ -200,7 +202,9 @@ def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, ta
     on the coordinator, and for each node that had lost what it kept of the run. Also works while the coordinator is
     stopped.
     """
+    from covey.cli.commands.figures.tables import figures_tables
     from covey.cli.views.contributions import NEWEST_EVENTS, notice_lines, notices, shortfalls
+    from covey.client.reading.figures import has_figures, read_figures
 
     size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
@@ -210,16 +214,20 @@ def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, ta
         warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown)) + notice_lines(happened)
         view = None if shown.is_coordinated else connection.gossip(shown)
         code = connection.code_of(shown, {contribution.node for contribution in page})
+        figures = read_figures(connection, shown) if has_figures(shown) and shown.state == "completed" else None
     if as_json:
         beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code, "notices": happened}
         if view is not None:
             beside["gossip"] = plain_list(view.parts, GOSSIP_PART_FIELDS)
             beside["mass"] = {"exact": view.mass.is_exact} | plain(view.mass, GOSSIP_MASS_FIELDS)
+        if figures is not None:
+            beside["statistics"] = list(figures.records())
         print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
     else:
         from covey.cli.views import gossip_tables, tables
 
         parts = [] if view is None else gossip_tables.parts(view, is_ended=shown.ended)
+        parts += [] if figures is None else figures_tables(figures)
         tables.show(*tables.run_views(shown, page if view is None else [], warnings), *parts)
     if page and len(page) == size and shown.roster_size > len(page):
         note_more(f"{len(page)} of {shown.roster_size} nodes are shown", f"--after {page[-1].node}")
@@ -353,5 +361,5 @@ def export(
         click.echo(f"only what is shared is in the file; {travels}", err=True)
 
 
-for command in (evaluate, evaluation, audit, bundle, replay, debug, logs, plot, steps, track):
+for command in (evaluate, evaluation, audit, bundle, replay, debug, logs, plot, statistics, steps, track):
     run.add_command(command)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from covey.errors import TaskError
 from covey.learning.task import NodeData, Split, Task, last_layer_split
@@ -56,6 +56,11 @@ class Digits(Task):
         """Moved by a pixel at most, with noise."""
         x, y = batch
         return noisy(shifted(x.view(-1, SIDE, SIDE), MOVED, generator), NOISE, generator).flatten(1), y
+
+    def table(self, dataset: Dataset[Any]) -> dict[str, Tensor]:
+        """`label`, and `pixel-mean`: the mean of an image's pixels, 0..1."""
+        x, y = dataset.tensors  # type: ignore[attr-defined]
+        return {"label": y, "pixel-mean": x.double().mean(1)}
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """(float32 [64] in 0..1, int64 label), 1437 examples without those that are common."""

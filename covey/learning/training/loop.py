@@ -24,6 +24,7 @@ from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
 from covey.learning.returns import method_of, stats_of
 from covey.learning.statistics import Stat, merge
+from covey.learning.table import table_of
 from covey.learning.task import FitResult, FitSettings, LossOutput, Task, collate_of, fit_of, loss_of, task_errors
 from covey.learning.training.prefetch import prefetched
 from covey.learning.training.seeding import seed_torch
@@ -60,6 +61,8 @@ def train(
         SpecError: The settings make no sense in this round.
     """
     with ready(model, fit, "local training"):
+        if recipe is not None and not recipe.trains:
+            return _told(task, model, dataset, fit, recipe, inputs)
         result = fit_of(task, model, dataset, fit)
         return result if result is not None else _loop(task, model, dataset, fit, recipe or PlainRecipe(), inputs)
 
@@ -167,6 +170,15 @@ def _loop(
     return FitResult(len(fit.indices), steps, metrics, recipe.finish())
 
 
+def _told(
+    task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe, inputs: RecipeInputs | None
+) -> FitResult:
+    """What a recipe sends that does not train."""
+    recipe.begin(_context(task, model, dataset, fit, inputs))
+    fit.each_step()
+    return FitResult(len(fit.indices), 0, {}, recipe.finish())
+
+
 def _first_gradient(
     task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe, inputs: RecipeInputs | None
 ) -> tuple[dict[str, Tensor], FitResult]:
@@ -262,6 +274,8 @@ def _context(
         inputs=inputs,
         labels=labels,
         examples=examples,
+        table=lambda: table_of(task, dataset, fit.indices),
+        size=len(fit.indices),
     )
 
 

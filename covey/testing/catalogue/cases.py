@@ -33,6 +33,7 @@ NUMBERS: Mapping[str, Mapping[str, Any]] = {
     "top-k": {"fraction": 0.5},
     "random-k": {"fraction": 0.5},
     "codistill": {"classes": 2},
+    "statistics": {"columns": ["first"]},
 }
 """Options that a plug-in cannot do without."""
 
@@ -77,7 +78,7 @@ def spec_of(case: Case) -> dict[str, Any]:
         aggregation["fallback"] = {"name": case["fallback"]}
     exchange = {key: case[key] for key in ("codec", "payload", "downlink")} | {"worker_momentum": case["momentum"]}
     exchange |= {"options": dict(NUMBERS.get(case["codec"], {})), "error_feedback": case["feedback"]}
-    rounds = {"count": 3, "participants": case["participants"]} if case["mode"] == "rounds" else {}
+    rounds = {"count": 2, "participants": case["participants"]} if case["mode"] == "rounds" else {}
     return {
         "name": "case",
         "mode": case["mode"],

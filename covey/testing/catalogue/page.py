@@ -18,8 +18,8 @@ Made by `make methods` from what is installed and from what submission refuses; 
 `covey plugins show KIND NAME` says what options one has. More on the families: [rules](rules.md), [codecs](codecs.md),
 [models and local training](models.md), [parts that stay on nodes](personal.md), [distillation](distillation.md),
 [recipes](recipes.md), [leaders](leaders.md), [codistillation](codistillation.md),
-[representations](representations.md), [gossip](gossip.md), [adversaries](adversaries.md), and
-[writing one](plugins.md).
+[representations](representations.md), [statistics](statistics.md), [gossip](gossip.md),
+[adversaries](adversaries.md), and [writing one](plugins.md).
 """
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "task": ("Tasks", "`[task]`: the model, the data, the loss."),

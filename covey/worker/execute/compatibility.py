@@ -268,7 +268,8 @@ def _method(parts: Parts) -> Complaints:
         yield "method.name", text + "; choose another method"
     if method.phases > 1:
         yield from _phases(parts)
-    if method.recipe(1) is not None:
+    recipe = method.recipe(1)
+    if recipe is not None and recipe.trains:
         if parts.task.own_fit:
             text = f"{name!r} changes the built-in loop, and task {spec.task.name!r} has its own fit"
             yield "method.name", text + '; choose "none", or another task'

@@ -78,6 +78,11 @@ def check_consent(limits: TrainLimits, method: Method) -> None:
             f'this run asks how many examples of each label there are ("{method.label_counts}"); this node\'s operator '
             f'allows "{limits.label_counts}" ([policy] label_counts in node.toml)'
         )
+    if method.statistics and not limits.min_k:
+        raise PolicyError(
+            "this run asks for statistics of the data; this node's operator has not said of how few examples something "
+            "may be told ([policy] min_k in node.toml)"
+        )
     if method.representations and not limits.representations:
         raise PolicyError(
             "this run asks for what its model makes of single examples, with their labels; this node's operator does "

@@ -77,7 +77,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     if context.spec.evaluation.only:
         return _only_evaluated(context, job, codec, host, began)
     # What a node tells of its data would have to be paid for.
-    tells = job.evaluate and not hides_examples(context.spec, codec)
+    tells = job.evaluate and not hides_examples(context.spec, codec) and not context.method.statistics
     evaluation: Metrics = {}
     if tells:
         evaluation = _safely(host, lambda: _evaluated(context, context.eval_data, host))
@@ -180,7 +180,8 @@ def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
 
 
 def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
-    if job.where == "node" and hides_examples(context.spec, load_codec(context.spec.exchange)):
+    hides = context.method.statistics or hides_examples(context.spec, load_codec(context.spec.exchange))
+    if job.where == "node" and hides:
         return {}  # what a node tells of its data would have to be paid for
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
@@ -234,6 +235,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     filters, before = Filters(job.filters, codec), flat_of(context.model, context.layout.part("model"))
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
+    recipe = context.method.recipe(1)
     torch.set_num_threads(one_step.threads)
     began = time.monotonic()
     fit = loop.train(
@@ -243,6 +245,8 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         FitSettings(
             one_step, indices, round=1, rounds=spec.rounds_in_all, seed=spec.seed, roster_index=0, device=context.device
         ),
+        recipe=None if recipe is None or recipe.trains else recipe,
+        inputs=RecipeInputs(context.layout, min_k=job.limits.min_k),
     )
     seconds = time.monotonic() - began
     payload, layout = spec.exchange.payload, context.layout.part("model")

@@ -66,6 +66,8 @@ class TrainLimits:
     """Most delta for which that is so."""
     least_noise: float = 0.0
     """Least noise multiplier."""
+    min_k: int = 0
+    """Of how few examples statistics may say something; 0: of none at all, there are no statistics."""
 
     @property
     def wants_privacy(self) -> bool:

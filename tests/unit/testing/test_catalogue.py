@@ -12,7 +12,7 @@ from covey.testing.catalogue.page import FAMILIES, page
 from covey.testing.catalogue.pairs import KEYS, goes
 
 PAGE = Path(__file__).parents[3] / "docs" / "methods.md"
-WITHOUT_PAPER = {"none", "constant", "label-flip", "nan", "stale-replay", "bf16", "fp16", "int4", "int8"}
+WITHOUT_PAPER = {"none", "statistics", "constant", "label-flip", "nan", "stale-replay", "bf16", "fp16", "int4", "int8"}
 """What is too plain to be of a paper."""
 
 

@@ -64,11 +64,16 @@ def _spec(name: str | None, options: tuple[str, ...], spec: Path | None) -> str:
         if options:
             raise click.UsageError("--option goes with NAME; a specification has its own [task.options]")
         return parsed(spec).to_json()
-    fields = {"name": name, "options": dict(map(_option, options))}
+    fields = {"name": name, "options": dict(map(option_of, options))}
     return parse_data({"name": "check", "task": fields, "training": {"local_steps": ROUND_STEPS}}).to_json()
 
 
-def _option(text: str) -> tuple[str, Any]:
+def option_of(text: str) -> tuple[str, Any]:
+    """KEY=VALUE as key and value: JSON, or else a text.
+
+    Raises:
+        UsageError: It is something else.
+    """
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise click.UsageError(f"--option {text!r}: write KEY=VALUE")

@@ -89,7 +89,8 @@ class PartsWriter:
         kept = {
             part.name: _flat(part, job.state[slot(part.name)]) for part in self._parts if slot(part.name) in job.state
         }
-        return RecipeInputs(self._context.layout, down, kept, self._others(), lambda: self._context.common_data)
+        common, min_k = lambda: self._context.common_data, job.limits.min_k
+        return RecipeInputs(self._context.layout, down, kept, self._others(), common, min_k)
 
     def _others(self) -> Mapping[str, Mapping[str, Tensor]]:
         job, spec = self._job, self._context.spec
