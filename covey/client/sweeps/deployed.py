@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import json
 import threading
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from typing_extensions import override
 
@@ -19,6 +22,9 @@ from covey.client.sweeps.sweep import Sweep
 from covey.client.sweeps.trials import Trials
 from covey.client.values import Run
 from covey.errors import Conflict, NotFound, RunFailed, SpecError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class DeployedTrials(Trials):
@@ -37,6 +43,8 @@ class DeployedTrials(Trials):
         super().__init__(sweep)
         self._connection, self._is_new = connection, is_new
         self._turn = threading.Lock()
+        self._threads = ThreadPoolExecutor(self.at_once + 1)
+        """One for each run that is watched, and one that always has a turn."""
 
     @property
     @override
@@ -46,21 +54,25 @@ class DeployedTrials(Trials):
     @override
     async def start(self) -> None:
         name = self.sweep.run_name(0, self.sweep.seeds[0], 0)
-        if self._is_new and await asyncio.to_thread(self._named, name) is not None:
+        if self._is_new and await self._do(self._named, name) is not None:
             raise Conflict(f"a run {name} exists: another sweep had this name; write another one as sweep.name")
 
     @override
     async def close(self) -> None:
-        await asyncio.to_thread(self._connection.close)
+        await asyncio.to_thread(self._connection.close)  # those that watch end with it
+        self._threads.shutdown(wait=False)
+
+    async def _do(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     @override
     async def measure(self, work: Work) -> Measured | Failed:
-        return await asyncio.to_thread(self._measure, work)
+        return await self._do(self._measure, work)
 
     @override
     async def give_up(self, trial: int, rung: int) -> None:
         for seed in self.sweep.seeds:
-            await asyncio.to_thread(self._stop, self.sweep.run_name(trial, seed, rung))
+            await self._do(self._stop, self.sweep.run_name(trial, seed, rung))
 
     def _stop(self, name: str) -> None:
         run = self._named(name)
