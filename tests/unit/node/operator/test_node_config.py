@@ -80,8 +80,8 @@ def test_a_run_that_asks_for_more_is_declined_with_what_to_change(tmp_path, aske
         (
             "[policy]\ntask = []",
             "node.toml: policy.task: unknown key; known keys: allow_paths, days, hours, label_counts, least_noise, "
-            "max_delta, max_epsilon, max_runs, min_k, min_participants, outgoing, payloads, representations, scrub_paths, "
-            "share_logs, tasks, time_zone",
+            "max_delta, max_epsilon, max_runs, min_k, min_participants, outgoing, payloads, representations, "
+            "scrub_paths, share_logs, tasks, time_zone",
         ),
         ("[polity]\n", r"polity: unknown key; known keys: data, limits, peers, policy, worker"),
         ("[data]\nimages = 1", r"data.images: unknown key; known keys: options, paths"),
