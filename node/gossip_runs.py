@@ -73,7 +73,7 @@ class GossipRuns:
         site_log: SiteLog | None = None,
     ) -> None:
         self._config, self._identity, self._link = config, identity, link
-        self._before, self._site_log = before, site_log
+        self._before, self._given, self._site_log = before, given, site_log
         self._runs: dict[str, Handed] = {}
         on_output = partial(site_log.printed, worker=WORKER) if site_log is not None else unheard
         self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER, on_output=on_output)
