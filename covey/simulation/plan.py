@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-from covey.errors import SpecError
+from covey.errors import NotFound, SpecError
 from covey.simulation.adversaries import Attack, checked
 from covey.simulation.arrival_order import Staleness
 from covey.spec import RunSpec
 from covey.worker.jobs.runs import Description
 
 MAX_NODES = 100_000
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A cluster of Ray's.
+
+    Attributes:
+        address: Of its head (`HOST:PORT`, `auto`, `ray://HOST:PORT`); None: one is started on this machine, for as long
+            as the simulation takes.
+    """
+
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class Plan:
         events: The folder for the log of what the run's machine was told; None: there is none.
         written: The keys of the specification that somebody wrote: those that nothing reads are refused.
         model: The file that `[model] initial` names; None: it names none.
+        ray: The cluster whose machines train; None: this machine does, by processes of its own.
         until: Mode `rounds`: the run is left as it is, running on record, once so many rounds are committed and
             evaluated; None: it goes on to its end.
         resumed: The id of a run in the folder that was left so, or was killed: it goes on with its next round.
@@ -47,6 +61,7 @@ class Plan:
     events: Path | None = None
     written: tuple[str, ...] = ()
     model: Path | None = None
+    ray: RayCluster | None = None
     until: int | None = None
     resumed: str = ""
 
@@ -87,6 +102,7 @@ def checked_attacks(plan: Plan) -> list[Attack]:
     Raises:
         SpecError: It cannot; the message says why.
         PluginError: An attack is not installed.
+        NotFound: Ray is not.
     """
     if not plan.spec.facts.coordinated:
         raise SpecError(f'mode: "{plan.spec.mode}" has no coordinator; covey simulate, and covey.simulate, simulate it')
@@ -94,6 +110,10 @@ def checked_attacks(plan: Plan) -> list[Attack]:
         raise SpecError(f"--nodes {plan.nodes}: from 1 to {MAX_NODES} nodes can be simulated")
     if plan.processes is not None and plan.processes < 1:
         raise SpecError(f"--processes {plan.processes}: at least one process must train")
+    if plan.ray is not None and plan.device != "cpu":
+        raise SpecError(f'--device {plan.device}: on a Ray cluster nodes train on "cpu" only')
+    if plan.ray is not None and find_spec("ray") is None:
+        raise NotFound("--engine ray needs Ray: pip install 'covey[ray]'")
     if plan.staleness is not None and plan.spec.facts.synchronous:
         raise SpecError(f'--staleness: only mode = "async" has any, and the run\'s is "{plan.spec.mode}"')
     return checked(plan.attacks, plan.nodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from covey.simulation.adversaries import Adversaries
 from covey.simulation.arrival_order import Pace
 from covey.simulation.data_dir import LOG, WORKERS
 from covey.worker.client.client import Worker
-from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.client.supervisor import LivingWorker, WorkerSupervisor
 from covey.worker.jobs.operations import Operation
 from covey.worker.jobs.training import TrainJob
 
@@ -28,16 +28,16 @@ class LoggedSupervisor(WorkerSupervisor):
         super().__init__(data_dir, device=device, log_format="console")
         self._log_file = log_file
 
-    async def _started(self) -> Worker:
+    async def _started(self) -> LivingWorker:
         return await Worker.start(self._data_dir, device=self._device, log_file=self._log_file)
 
 
 class Pool:
     """Workers that any node's job may go to; jobs wait in the order in which they came."""
 
-    def __init__(self, workers: list[LoggedSupervisor]) -> None:
+    def __init__(self, workers: Sequence[WorkerSupervisor]) -> None:
         self._workers = workers
-        self._idle: asyncio.Queue[LoggedSupervisor] = asyncio.Queue()
+        self._idle: asyncio.Queue[WorkerSupervisor] = asyncio.Queue()
         for worker in workers:
             self._idle.put_nowait(worker)
 
@@ -67,14 +67,15 @@ class Crew:
         folder: For their private files and their log.
         count: How many train.
         device: What they compute on.
+        training: Who trains in place of processes of this machine.
     """
 
-    def __init__(self, folder: Path, count: int, *, device: str) -> None:
+    def __init__(self, folder: Path, count: int, *, device: str, training: Sequence[WorkerSupervisor] = ()) -> None:
         def worker(name: str) -> LoggedSupervisor:
             return LoggedSupervisor(folder / WORKERS / name, folder / LOG, device=device)
 
         self.coordinator = worker("coordinator")
-        self.pool = Pool([worker(str(k)) for k in range(count)])
+        self.pool = Pool(training or [worker(str(k)) for k in range(count)])
 
     async def start(self) -> None:
         """Start them; they need a second or two, in which other things can be done."""

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from covey.simulation.files import CoordinatorFiles
 from covey.simulation.nodes import VirtualSessions
 from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
 from covey.simulation.pool import Crew
+from covey.simulation.ray_engine import ray_workers
 from covey.storage.record.contract import RunRecord
+from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import DESCRIBE
 from covey.worker.jobs.runs import DescribeJob
 
@@ -66,7 +68,11 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew 
 
 
 async def _own_crew(plan: Plan, folder: Path, stack: AsyncExitStack) -> Crew:
-    crew = Crew(folder, plan.processes or len(os.sched_getaffinity(0)), device=plan.device)
+    training: Sequence[WorkerSupervisor] = ()
+    if plan.ray is not None:
+        training = await stack.enter_async_context(ray_workers(plan.ray, folder, plan.processes))
+    count = plan.processes or len(os.sched_getaffinity(0))
+    crew = Crew(folder, count, device=plan.device, training=training)
     stack.push_async_callback(crew.stop)
     await crew.start()
     return crew

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED_REASON = "interrupted"
 """Why a run stopped after Ctrl-C, in its record."""
+ENGINE = "Who trains: processes of this machine, or a Ray cluster (modes rounds and async)."
 SIMULATE_FIELDS = (
     "data_dir",
     "nodes",
@@ -46,6 +47,7 @@ SIMULATE_FIELDS = (
         "covey simulate digits.toml --nodes 9 --attack sign-flip=2 --attack nan=1 --json",
         "covey simulate mnist.toml --nodes 31 --path images=/srv/mnist",
         "covey simulate digits.toml --nodes 9 --events ./events && covey run debug ./events/RUN.jsonl",
+        "covey simulate digits.toml --nodes 500 --engine ray --ray-address head:6379 --data-dir /shared/digits",
         "covey simulate gossip.toml --nodes 8 --loss 0.2 --delay 0.5 --slow n3=0.1 --churn 0.05",
     ),
     json_fields=SIMULATE_FIELDS,
@@ -61,6 +63,8 @@ SIMULATE_FIELDS = (
 @click.option("--staleness", metavar="normal:MEAN,SD", help="Mode async: how many versions old updates are.")
 @functools.partial(network_options, where="Mode gossip: ")
 @click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
+@click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help=ENGINE)
+@click.option("--ray-address", metavar="HOST:PORT|auto", help="A cluster's head [default: Ray on this machine].")
 @click.option("--data-dir", type=FOLDER, help="The folder for the record [default: a new temporary one].")
 @click.option("--events", type=FOLDER, help="Also log what the run's machine is told there, for `covey run debug`.")
 @json_option
@@ -74,6 +78,8 @@ def simulate(
     staleness: str | None,
     network: Network,
     device: str,
+    engine: str,
+    ray_address: str | None,
     data_dir: Path | None,
     events: Path | None,
     as_json: bool,
@@ -88,10 +94,12 @@ def simulate(
     from covey.client.models.initial import given_file
     from covey.client.specification import parsed, written_keys
     from covey.simulation.arrival_order import parse_staleness
-    from covey.simulation.plan import Plan
+    from covey.simulation.plan import Plan, RayCluster
 
     run = parsed(spec, later=True)
-    _require_read(run, staleness, events, network)
+    _require_read(run, staleness, events, network, engine)
+    if ray_address and engine != "ray":
+        raise SpecError("--ray-address: only --engine ray goes there")
     machines: dict[str, Any] = {"processes": processes, "paths": named_paths(paths), "device": device}
     adversaries = attacks_of(attacks, options)
     if not run.facts.coordinated:
@@ -110,6 +118,7 @@ def simulate(
         events=events.absolute() if events is not None else None,
         written=written_keys(spec),
         model=given.path if given is not None else None,
+        ray=RayCluster(ray_address) if engine == "ray" else None,
         **machines,
     )
     outcome = _simulated(plan)
@@ -123,7 +132,7 @@ def simulate(
         raise Failure(f"run {outcome.run.run} is {outcome.run.state}: {outcome.run.reason}")
 
 
-def _require_read(run: RunSpec, staleness: str | None, events: Path | None, network: Network) -> None:
+def _require_read(run: RunSpec, staleness: str | None, events: Path | None, network: Network, engine: str) -> None:
     """Refuse options that nothing reads in a run of its mode. Raises SpecError."""
     unread = {}
     if run.facts.coordinated:
@@ -131,6 +140,7 @@ def _require_read(run: RunSpec, staleness: str | None, events: Path | None, netw
         unread = dict.fromkeys(given_of(network), f"only of mode gossip; {why}")
     else:
         unread |= {"--staleness": "only of mode async: nobody decides on updates"} if staleness else {}
+        unread |= {"--engine ray": "it trains for runs with a coordinator"} if engine == "ray" else {}
         unread |= {"--events": "there is no coordinator whose events could be logged"} if events else {}
     if unread:
         texts = [f"{option}: {text} (the run's mode is {run.mode})" for option, text in unread.items()]

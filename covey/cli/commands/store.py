@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from covey.cli.framework.command import Failure, Group, print_json
-from covey.cli.framework.options import FOLDER, F, json_option
+from covey.cli.framework.options import EXISTING_FOLDER, FOLDER, F, json_option
+
+if TYPE_CHECKING:
+    from covey.coordinator.backup.offsite import Moved
+
+MOVED_FIELDS = ("backup", "address", "files", "bytes")
 
 
 @click.group(cls=Group, examples=("covey store migrate --data-dir /srv/covey", "covey store check"))
@@ -106,6 +113,54 @@ def copy(source: str, target: str, as_json: bool) -> None:
         click.echo(f"{count:>10}  {table}")
     click.echo(f"copied {sum(rows.values())} rows to {where['to']}")
     click.echo("start the coordinator with that --store, and put the old database where none finds it")
+
+
+@store.command(
+    examples=(
+        "covey store push /var/backups/covey/monday --to s3://bucket/covey --keep 7",
+        "covey store push /var/backups/covey/monday --to file:///mnt/nas/covey --json",
+    ),
+    json_fields=MOVED_FIELDS,
+)
+@click.argument("folder", type=EXISTING_FOLDER)
+@click.option("--to", "address", required=True, metavar="URL", help="s3://BUCKET/PREFIX, file:///PATH, ...")
+@click.option("--keep", type=click.IntRange(1), help="So many backups stay there, the newest [default: all].")
+@json_option
+def push(folder: Path, address: str, keep: int | None, as_json: bool) -> None:
+    """Copy a backup to an object store, or to any other address that fsspec reaches.
+
+    Model and update files that are there already are not sent again. The keys of the whole federation go along: give
+    the place away to nobody, and have it encrypted. Credentials come from the environment (AWS_...).
+    """
+    from covey.coordinator.backup.offsite import push as push_backup
+
+    _show_moved(push_backup(folder.absolute(), address, keep), address, as_json, "copied to")
+
+
+@store.command(
+    examples=(
+        "covey store pull s3://bucket/covey --to /var/backups/covey/again",
+        "covey store pull s3://bucket/covey --name monday --to /var/backups/covey/again --json",
+    ),
+    json_fields=MOVED_FIELDS,
+)
+@click.argument("address", metavar="URL")
+@click.option("--to", "folder", required=True, type=FOLDER, help="A new folder.")
+@click.option("--name", default="", help="Which backup [default: the newest].")
+@json_option
+def pull(address: str, folder: Path, name: str, as_json: bool) -> None:
+    """Copy a backup back, every file checked; go on with covey coordinator restore."""
+    from covey.coordinator.backup.offsite import pull as pull_backup
+
+    os.umask(0o077)
+    _show_moved(pull_backup(address, folder, name), address, as_json, "copied from")
+
+
+def _show_moved(moved: Moved, address: str, as_json: bool, what: str) -> None:
+    if as_json:
+        print_json(dict(zip(MOVED_FIELDS, (moved.name, address, moved.files, moved.bytes), strict=True)))
+    else:
+        click.echo(f"the backup {moved.name} was {what} {address}: {moved.files} files, {moved.bytes} bytes moved")
 
 
 @contextlib.contextmanager

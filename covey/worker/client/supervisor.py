@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -30,6 +30,31 @@ async def first_ended(tasks: Sequence[asyncio.Task[Any]], ready: asyncio.Task[He
     if done == {ready} and ready.exception() is None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     return done
+
+
+class LivingWorker(Protocol):
+    """The part of `Worker` that its supervisor needs; another may do its work on another machine."""
+
+    @property
+    def pid(self) -> int:
+        """As `Worker.pid`."""
+
+    @property
+    def alive(self) -> bool:
+        """As `Worker.alive`."""
+
+    async def do(
+        self,
+        operation: Operation[J, R, P],
+        job: J,
+        on_progress: Callable[[P], object] | None = None,
+        *,
+        stall_s: float = math.inf,
+    ) -> R:
+        """As `Worker.do`."""
+
+    async def stop(self) -> None:
+        """As `Worker.stop`."""
 
 
 class WorkerSupervisor:
@@ -60,11 +85,11 @@ class WorkerSupervisor:
     ) -> None:
         self._data_dir, self._device, self._log_format, self._log_name = data_dir, device, log_format, log_name
         self._on_replaced, self._stall_s, self._confinement = on_replaced, stall_s, confinement
+        self._worker: LivingWorker | None = None
         self._on_output = on_output
-        self._worker: Worker | None = None
         self._lock, self._turn = asyncio.Lock(), asyncio.Lock()
 
-    async def start(self) -> Worker:
+    async def start(self) -> LivingWorker:
         """The living worker; a new one where there is none."""
         async with self._lock:
             if self._worker is None or not self._worker.alive:
@@ -87,7 +112,7 @@ class WorkerSupervisor:
         """
         return await self.do(HELLO, HelloJob())
 
-    async def _started(self) -> Worker:
+    async def _started(self) -> LivingWorker:
         return await Worker.start(
             self._data_dir,
             device=self._device,
