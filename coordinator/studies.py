@@ -151,6 +151,11 @@ class Studies:
         """The nodes that were shut out of a study."""
         return frozenset(self._evicted.get(study, ()))
 
+    def takes(self, study: str, node: str) -> bool:
+        """Whether a node works for a study's runs."""
+        scope = self.scope(study)
+        return (scope is None or node in scope) and node not in self.evicted(study)
+
     def with_evicted(self, study: str, node: str) -> str:
         """Shut a node out of a study; returns what is to be kept as the setting `EVICTED`."""
         nodes = self._evicted.setdefault(study, [])

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -119,7 +120,8 @@ class Submissions:
         async with self._turn:
             job = DescribeJob(text, env.allow_paths, data_paths=env.data_paths, submitted=True, written=written)
             description = await env.worker.do(DESCRIBE, job)
-        active = [node.node for node in await env.store.call(self._store.nodes) if node.state == "active"]
+        known, takes = await env.store.call(self._store.nodes), partial(env.studies.takes, spec.study)
+        active = [node.node for node in known if node.state == "active" and takes(node.node)]
         spec.task.require_known(active)
         spec.evaluation.require_known(active)
         refuse_oversized(text, description, len(active))

@@ -47,6 +47,12 @@ def test_an_eviction_is_kept(path):
     again = Studies(path, kept)
     assert again.evicted("brain") == {"n1"}
     assert again.evicted("heart") == frozenset()
+    assert [again.takes(*asked) for asked in (("brain", "n1"), ("brain", "n2"), ("brain", "n3"), ("", "n1"))] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(
