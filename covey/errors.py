@@ -8,6 +8,7 @@ of it, in whatever message, is `public_text`.
       SpecError            a run specification is wrong
       PluginError          a plug-in is unknown, or cannot be loaded
       PolicyError          the node's operator does not allow what a run asks for
+        NotNow               ... and may later: it is out of hours, or too few take part
       NoPart               all parts of a run's data are with other nodes
       LayoutError          names, shapes or dtypes differ from what the run expects
       InvalidUpdate        an offered update cannot be one
@@ -61,6 +62,12 @@ class PolicyError(CoveyError):
     """The node's operator does not allow what a run asks for."""
 
     code = "declined"
+
+
+class NotNow(PolicyError):
+    """The node's operator does not allow it now; asked again later, the node may do it."""
+
+    code = "not-now"
 
 
 class NoPart(CoveyError):

@@ -106,6 +106,7 @@ class Assignment:
         wanted: The parts to send, and those to hold back.
         params: JSON of the method's own.
         layout_file: The file of a layout that is too long for a message.
+        participants: How many nodes are invited to the round, or have answered in it before; 0: it is not said.
     """
 
     run: str
@@ -132,6 +133,7 @@ class Assignment:
     params: str = ""
     layout_file: Artifact | None = None
     part: int = -1
+    participants: int = 0
 
     @property
     def key(self) -> tuple[str, int, int, str, Work]:

@@ -37,6 +37,7 @@ GROUPS = {
     "topology": "covey.topologies",
     "mixing": "covey.mixings",
     "protocol": "covey.protocols",
+    "outgoing-filter": "covey.outgoing",
     "tracker": "covey.trackers",
 }
 """Kind of plug-in to its entry-point group, known without importing a contract (a test holds them equal)."""

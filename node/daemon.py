@@ -23,6 +23,7 @@ from covey.node.gossip_models import GivenModels
 from covey.node.gossip_runs import GossipRuns
 from covey.node.membership.bulk import BulkChannels, bulk_into
 from covey.node.membership.link import CoordinatorLink
+from covey.node.membership.opening import keep_hours
 from covey.node.membership.renewal import renew_when_due
 from covey.node.operator.capacity import memory_for_runs, most_runs
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
@@ -149,7 +150,9 @@ class NodeDaemon:
         link, stopped = asyncio.create_task(self._link.run()), asyncio.create_task(stop.wait())
         folder = self._config.data_dir / IDENTITY_FOLDER
         renewed = asyncio.create_task(renew_when_due(self._identity, folder, self._server))
-        works = self._actor.report_waiting(), self._site_log.keep_sending(), say_jumps()
+        works = [self._actor.report_waiting(), self._site_log.keep_sending(), say_jumps()]
+        if self._config.policy.allowed_hours.are_bounded:
+            works.append(keep_hours(self._config.policy.allowed_hours, self._link.come_back))
         others = [introduced, *map(asyncio.create_task, works)]
         done = await first_ended([link, stopped, renewed], introduced)
         failed = [task for task in (link, introduced) if task in done and task.exception() is not None]

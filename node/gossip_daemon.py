@@ -82,6 +82,7 @@ async def _main(config: GossipConfig) -> int:
         if identity.name not in roster.members:
             raise IdentityError(f"{config.peers} does not name {identity.name!r}, which this node is")
         config.node.check_run(config.spec)
+        config.node.policy.check_participants(len(roster.members))
         allow_path = config.node.allows_paths(config.spec)
         require_possible(config.spec, sorted(roster.members), allow_path=allow_path)
         return await _certified(config, identity, roster, stop)

@@ -72,14 +72,12 @@ class GossipRuns:
         given: GivenModels,
         site_log: SiteLog | None = None,
     ) -> None:
-        self._config, self._identity, self._link, self._before = config, identity, link, before
-        self._given = given
+        self._config, self._identity, self._link = config, identity, link
+        self._before, self._given, self._site_log = before, given, site_log
         self._runs: dict[str, Handed] = {}
-        self._site_log = site_log
         on_output = partial(site_log.printed, worker=WORKER) if site_log is not None else unheard
         self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER, on_output=on_output)
-        self._changed = asyncio.Event()
-        self._obstacles = Obstacles()
+        self._changed, self._obstacles = asyncio.Event(), Obstacles()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -135,6 +133,7 @@ class GossipRuns:
                 if not isinstance(spec, GossipSpec):
                     raise SpecError(f'mode: "{spec.mode}" is not gossip')
                 self._config.check_run(spec)
+                self._config.policy.check_participants(len(order.members))
                 names = founders_of(order)
                 require_possible(spec, names, allow_path=self._config.allows_paths(spec))
                 keep_order(self._config.data_dir, order)

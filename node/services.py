@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from typing_extensions import override
@@ -42,6 +43,8 @@ class NodeServices:
     store: Store
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
     clock: Clock = field(default_factory=SystemClock)
+    now: Callable[[], float] = time.time
+    """Unix time in seconds: what the operator's hours go by."""
     recorder: Recorder | None = None
     """Records the events of the machine of assignments; None: nothing does."""
     site_log: SiteLog | None = None

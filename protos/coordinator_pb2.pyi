@@ -141,7 +141,7 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("run", "round", "attempt", "work", "spec", "layout", "version", "model_sha256", "model", "roster_index", "num_partitions", "download_granted", "evaluate", "model_data", "change", "change_data", "change_base", "broadcast", "settled", "settled_accepted", "node_state", "phase", "inputs", "wanted", "params", "layout_file", "part")
+    __slots__ = ("run", "round", "attempt", "work", "spec", "layout", "version", "model_sha256", "model", "roster_index", "num_partitions", "download_granted", "evaluate", "model_data", "change", "change_data", "change_base", "broadcast", "settled", "settled_accepted", "node_state", "phase", "inputs", "wanted", "params", "layout_file", "part", "participants")
     class Work(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         WORK_UNSPECIFIED: _ClassVar[Assignment.Work]
@@ -177,6 +177,7 @@ class Assignment(_message.Message):
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FILE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     round: int
     attempt: int
@@ -204,7 +205,8 @@ class Assignment(_message.Message):
     params: bytes
     layout_file: _tensors_pb2.Artifact
     part: int
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., work: _Optional[_Union[Assignment.Work, str]] = ..., spec: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., model: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., roster_index: _Optional[int] = ..., num_partitions: _Optional[int] = ..., download_granted: _Optional[bool] = ..., evaluate: _Optional[bool] = ..., model_data: _Optional[bytes] = ..., change: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., change_data: _Optional[bytes] = ..., change_base: _Optional[str] = ..., broadcast: _Optional[bytes] = ..., settled: _Optional[str] = ..., settled_accepted: _Optional[bool] = ..., node_state: _Optional[_Iterable[str]] = ..., phase: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[InputFile, _Mapping]]] = ..., wanted: _Optional[_Iterable[_Union[WantedPart, _Mapping]]] = ..., params: _Optional[bytes] = ..., layout_file: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., part: _Optional[int] = ...) -> None: ...
+    participants: int
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., work: _Optional[_Union[Assignment.Work, str]] = ..., spec: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., model: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., roster_index: _Optional[int] = ..., num_partitions: _Optional[int] = ..., download_granted: _Optional[bool] = ..., evaluate: _Optional[bool] = ..., model_data: _Optional[bytes] = ..., change: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., change_data: _Optional[bytes] = ..., change_base: _Optional[str] = ..., broadcast: _Optional[bytes] = ..., settled: _Optional[str] = ..., settled_accepted: _Optional[bool] = ..., node_state: _Optional[_Iterable[str]] = ..., phase: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[InputFile, _Mapping]]] = ..., wanted: _Optional[_Iterable[_Union[WantedPart, _Mapping]]] = ..., params: _Optional[bytes] = ..., layout_file: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., part: _Optional[int] = ..., participants: _Optional[int] = ...) -> None: ...
 
 class InputFile(_message.Message):
     __slots__ = ("part", "source", "artifact", "data")

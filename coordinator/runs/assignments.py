@@ -36,6 +36,7 @@ class AssignmentInputs:
         wanted: The parts that it is to send, and in phase 1 those that it makes and holds back.
         phase: Of the round.
         params: JSON of the method's own.
+        participants: How many nodes take part in the round.
     """
 
     change: msg.Change | None = None
@@ -46,6 +47,7 @@ class AssignmentInputs:
     wanted: tuple[WantedPart, ...] = ()
     phase: int = 1
     params: str = ""
+    participants: int = 0
 
 
 def wanted_parts(description: Description, phase: int = 1) -> tuple[WantedPart, ...]:
@@ -162,6 +164,7 @@ def assignment(
         phase=inputs.phase,
         params=inputs.params,
         part=part,
+        participants=inputs.participants,
     )
 
 

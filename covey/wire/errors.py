@@ -34,6 +34,7 @@ STATUSES: dict[str, grpc.StatusCode] = {
     "transfer-failed": Status.ABORTED,
     "no-part": Status.FAILED_PRECONDITION,
     "declined": Status.FAILED_PRECONDITION,
+    "not-now": Status.FAILED_PRECONDITION,
     "identity": Status.PERMISSION_DENIED,
     "not-found": Status.NOT_FOUND,
     "conflict": Status.ALREADY_EXISTS,

@@ -155,6 +155,7 @@ def _assignment_message(assignment: msg.Assignment) -> pb.Assignment:
         node_state=assignment.node_state,
         params=assignment.params.encode(),
         part=assignment.part + 1,
+        participants=assignment.participants,
         inputs=[input_message(item) for item in assignment.inputs],
         wanted=[pb.WantedPart(**vars(part)) for part in assignment.wanted],
     )
@@ -195,6 +196,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
         params=message.params.decode(),
         layout_file=artifact_from(message.layout_file) if message.HasField("layout_file") else None,
         part=message.part - 1,
+        participants=message.participants,
     )
 
 

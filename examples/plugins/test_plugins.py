@@ -1,4 +1,4 @@
-"""The conformance suites that every aggregator, codec, local optimizer, protocol, mixing and tracker has to pass."""
+"""The conformance suites that every plug-in of its kind has to pass."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from covey.testing.aggregators import AggregatorConformance
 from covey.testing.codecs import CodecConformance
+from covey.testing.outgoing.filters import OutgoingFilterConformance
 from covey.testing.protocols import ProtocolConformance
 from covey.testing.topologies import MixingConformance
 from covey.testing.library.trackers import TrackerConformance
@@ -13,6 +14,7 @@ from covey.testing.training import LocalOptimizerConformance
 from covey.trackers.folders import named
 from careful import Careful
 from int16 import Int16
+from known_names import KnownNames
 from lines import Lines
 from lion import Lion
 from meamed import MeaMed
@@ -43,6 +45,11 @@ class TestNeighboursMedian(ProtocolConformance):
 class TestCareful(MixingConformance):
     def make(self):
         return Careful({"warm_up": 4})
+
+
+class TestKnownNames(OutgoingFilterConformance):
+    def make(self):
+        return KnownNames({"names": ["weight", "bias"], "examples": 20})
 
 
 class TestLines(TrackerConformance):

@@ -43,7 +43,7 @@ class Executor:
         talk.began()
         try:
             spec = parse_json(talk.assignment.spec)
-            self._services.config.check_run(spec)
+            self._check(talk, spec)
             await talk.passed(lambda: self._work(talk, spec))
         except CoveyError as error:
             talk.log.warning("assignment declined", code=error.code, reason=str(error))
@@ -53,6 +53,17 @@ class Executor:
             failure = WorkerError(f"internal error ({type(error).__name__}); the node's log says more")
             failure.traceback = traceback.format_exc()
             talk.decline(failure)
+
+    def _check(self, talk: Conversation, spec: RunSpec) -> None:
+        """Hold the work against the operator's rules. Raises `PolicyError`."""
+        config, assignment, store = self._services.config, talk.assignment, self._services.store
+        config.check_run(spec)
+        trains, key = assignment.work == "train", (assignment.run, assignment.round, assignment.phase)
+        if trains and (assignment.phase > 1 or store.finished(*key, assignment.model_sha256) is not None):
+            return  # what was begun is finished
+        if trains:
+            config.policy.check_participants(assignment.participants)
+        config.policy.check_hours(self._services.now())
 
     async def _work(self, talk: Conversation, spec: RunSpec) -> None:
         await self._bases.bring_layout(talk)
@@ -72,6 +83,7 @@ class Executor:
             store.forget(run)
         except StoreError as error:  # the files go in any case: they may be what fills the disk
             log.warning("what is noted of a run that has ended cannot be dropped", run=run, error=str(error))
+        self._training.forget(run)
         self.held.forget(run)
         self.held.release(needed)
 
@@ -96,6 +108,7 @@ class Executor:
             talk.advanced("assigned", "")
 
     def _delivered(self, update: FinishedUpdate) -> None:
+        self._training.delivered(update.run)
         try:
             self._services.store.delivered(update)
         except StoreError as error:  # after a restart it is offered once more, and that is all

@@ -46,6 +46,10 @@ class Training:
 
     def __init__(self, services: NodeServices, held: HeldFiles, bases: BaseModels) -> None:
         self._services, self._held, self._bases = services, held, bases
+        self._filters: dict[str, tuple[str, ...]] = {}
+        """By run: those that the newest update has passed."""
+        self._known_filters: dict[str, tuple[str, ...]] = {}
+        """By run: those that the coordinator has on record."""
 
     async def train(self, talk: Conversation, spec: RunSpec) -> FinishedUpdate:
         """Do an assignment's training; the update is in the store when this returns.
@@ -69,10 +73,32 @@ class Training:
         if reason := missing(result.evaluation).get(EVALUATION):
             talk.failed(TaskError(reason), "evaluation")
         faults.reach("trained")
-        update = _finished(services, talk.assignment, spec, result)
+        update = _finished(services, talk.assignment, spec, result, self._notice(talk.assignment, result))
         await talk.passed(lambda: self._held.alone(self._make_durable, result, update))
         faults.reach("journaled")
         return update
+
+    def delivered(self, run: str) -> None:
+        """An update of a run is at the coordinator, and with it which filters it has passed."""
+        if run in self._filters:
+            self._known_filters[run] = self._filters[run]
+
+    def forget(self, run: str) -> None:
+        """The run has ended."""
+        self._filters.pop(run, None)
+        self._known_filters.pop(run, None)
+
+    def _notice(self, assignment: msg.Assignment, result: TrainResult) -> str:
+        """What the coordinator is to know of this training, though it could be done."""
+        run, texts = assignment.run, list[str]()
+        if assignment.node_state and self._services.store.lost_before(run) == assignment.round:
+            names = ", ".join(assignment.node_state)[:200]
+            gone = f"what it kept of the run ({names}) was gone before round {assignment.round}"
+            texts.append(f"{gone}: it began anew without that")
+        if result.filters and self._known_filters.get(run) != result.filters:
+            texts.append(f"from here on its updates pass this site's outgoing filter {', '.join(result.filters)}"[:200])
+            self._filters[run] = result.filters
+        return "; ".join(texts)
 
     async def sign_held(self, talk: Conversation, spec: RunSpec) -> FinishedUpdate:
         """The update of a later phase, of what the round's training made for it; it is in the store afterwards.
@@ -135,6 +161,7 @@ class Training:
             limits=services.config.train_limits,
             private_before=services.store.private_updates(assignment.run),
             out_state=out_state,
+            filters=services.config.filters,
         )
         drill = services.config.drill
         if drill is None:
@@ -217,15 +244,9 @@ class Training:
         self._held.release(before)  # what was held back, and is not asked for any more
 
 
-def _notice(services: NodeServices, assignment: msg.Assignment) -> str:
-    """What the coordinator is to know of this training, though it could be done."""
-    if not assignment.node_state or services.store.lost_before(assignment.run) != assignment.round:
-        return ""
-    names = ", ".join(assignment.node_state)[:200]
-    return f"what it kept of the run ({names}) was gone before round {assignment.round}: it began anew without that"
-
-
-def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec, result: TrainResult) -> FinishedUpdate:
+def _finished(
+    services: NodeServices, assignment: msg.Assignment, spec: RunSpec, result: TrainResult, notice: str
+) -> FinishedUpdate:
     """What a training made, signed as far as it is sent now."""
     held = {part.name: part.held for part in assignment.wanted if part.held}
     sent = [file for file in result.parts if file.name not in held]
@@ -242,7 +263,7 @@ def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec,
         metrics=dict(result.metrics) | {f"evaluation/{name}": value for name, value in evaluation.items()},
         phase=assignment.phase,
         code=result.code,
-        notice=_notice(services, assignment),
+        notice=notice,
     )
     kept = tuple(HeldPart(held[file.name], file.part, file.layout) for file in result.parts if file.name in held)
     return _signed(services, statement, tuple(file.part for file in sent), kept, private=result.private)

@@ -84,6 +84,10 @@ class CoordinatorLink(Link):
     async def connected(self) -> None:
         await self._connected.wait()
 
+    def come_back(self) -> None:
+        """End the session, and open another one: what this node declined before, it is asked for again."""
+        self._outbox.put_nowait(None)
+
     async def run(self) -> None:
         """Keep a session open until cancelled.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from covey.errors import CoveyError
 from covey.metrics import missing
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
-from covey.node.operator.policy import BUILT_IN_TASKS
+from covey.node.operator.policy import BUILT_IN_TASKS, Policy
 from covey.spec import RoundsSpec, RunSpec, TaskSection
 from covey.wire.channels import secure_channel
 from covey.wire.identities.identity import Identity
@@ -48,6 +49,7 @@ async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Fi
     findings = [await _identity(config)]
     if findings[0].ok:
         findings.append(await _coordinator(config))
+    findings.extend(_rules(config.policy, time.time()))
     folder = config.data_dir / "check"  # beside a running node's own
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "worker.log"
@@ -74,6 +76,18 @@ def _default_specs(config: NodeConfig) -> Iterator[RunSpec]:
     for name in (*config.policy.tasks, *config.policy.allow_paths):
         options = {"parameters": 1000} if name == "synthetic" else {}
         yield RoundsSpec(name="check", task=TaskSection(name=name, options=options))
+
+
+def _rules(policy: Policy, now: float) -> Iterator[Finding]:
+    """What the operator's rules come to now."""
+    hours = policy.allowed_hours
+    if hours.are_bounded:
+        yield Finding("hours", True, f"begins work {hours.text}, which is {'' if hours.include(now) else 'not '}now")
+    if policy.min_participants > 1:
+        yield Finding("participants", True, f"declines rounds of fewer than {policy.min_participants} nodes")
+    shared = {"none": "", "failures": "what fails here", "all": "all that is logged here of a run"}[policy.share_logs]
+    if shared:
+        yield Finding("log", True, f"shares {shared}{', without paths' if policy.scrub_paths else ''}")
 
 
 async def _identity(config: NodeConfig) -> Finding:
@@ -130,6 +144,7 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
             task_options=spec.task.nodes.get(_name(config), {}),
             allow_path=config.allows_paths(spec),
             limits=config.train_limits,
+            filters=config.filters,
         )
         checked = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:
@@ -141,11 +156,13 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
     problems = [f"no {name}: {reason}" for name, reason in sorted(missing(checked.evaluation).items())]
     shared = [Finding("exchange", True, checked.sharing)] if checked.sharing else []
     private = [Finding("privacy", True, checked.privacy.removeprefix("privacy: "))] if checked.privacy else []
+    passed = [Finding("outgoing", True, f"passes {', '.join(checked.filters)}")] if checked.filters else []
     warned = [Finding("warning", True, text) for text in checked.warnings]
     return [
         Finding(what, True, text),
         *shared,
         *private,
+        *passed,
         *warned,
         *(Finding(f"evaluation of {spec.task.name}", False, text) for text in problems),
     ]

@@ -24,7 +24,7 @@ from covey.texts import read_text, why_no_toml
 from covey.validation import explain
 from covey.wire.transfers.lanes import MAX_LANES
 from covey.worker.client.confinement import Confinement
-from covey.worker.jobs.training import UNBOUNDED, TrainLimits
+from covey.worker.jobs.training import UNBOUNDED, FilterOrder, TrainLimits
 
 SETTINGS_FILE = "node.toml"
 ANY_HOST = ("0.0.0.0", "[::]", "")
@@ -233,6 +233,11 @@ class NodeConfig:
             min_k=policy.min_k,
         )
 
+    @property
+    def filters(self) -> tuple[FilterOrder, ...]:
+        """What updates pass before they leave."""
+        return tuple(FilterOrder(each.name, each.options) for each in self.policy.outgoing)
+
     @cached_property
     def _scrubber(self) -> Scrubber:
         folders = str(Path.home()), str(Path.cwd()), str(self.data_dir.absolute()), sys.prefix
@@ -300,6 +305,7 @@ class NodeConfig:
                 f'mode "{spec.mode}" hides no single examples, and this node\'s operator wants that ([policy] '
                 f"max_epsilon and least_noise in {SETTINGS_FILE})"
             )
+        self.policy.check_mode(spec)
         training, limits = spec.training, self.limits
         if training.batch_size < limits.least_batch_size:
             raise PolicyError(

@@ -42,6 +42,16 @@ DEFAULT_SETTINGS = """\
 # Whether paths of this machine are taken out of that, and of the reasons for which this node declines.
 # scrub_paths = false
 
+# Least nodes that take part in a round, this one included, as the coordinator announces it.
+# min_participants = 1
+# When work is begun, and on which days; what was begun is finished. Hours past midnight belong to the day before.
+# hours = "22:00-06:00"
+# time_zone = "Europe/Berlin"
+# days = ["mon", "tue", "wed", "thu", "fri"]
+
+# What each update passes before it leaves: plug-ins of this machine, which may change it, or refuse (covey plugins).
+# outgoing = [{ name = "clip-norm", options = { most = 10.0 } }]
+
 [limits]
 # Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
 # disk_gib = 20

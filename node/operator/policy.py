@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from covey.errors import NotNow, PolicyError
+from covey.node.operator.hours import Day, Hours, span_of, zone_of
 from covey.node.site_log.gathering import Sharing
+from covey.spec import RunSpec
 from covey.worker.jobs.training import TrainLimits
 
 BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic", "grid-world")
@@ -18,6 +22,14 @@ class Settings(BaseModel):
     """A section of `node.toml`: an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OutgoingFilterSettings(Settings):
+    """[[policy.outgoing]]: a filter that each update passes on its way out (`covey.outgoing.filters`)."""
+
+    name: str
+    """Of the plug-in, or `package.module:Class`."""
+    options: Mapping[str, JsonValue] = Field(default_factory=dict)
 
 
 class Policy(Settings):
@@ -47,3 +59,63 @@ class Policy(Settings):
     """What the coordinator gets of this node's log about its runs: nothing, what failed, or all of it."""
     scrub_paths: bool = False
     """Whether paths of this machine are taken out of what is shared, and of reasons."""
+    min_participants: int = Field(default=1, ge=1)
+    """Least nodes that a round is announced to have, this one included."""
+    hours: str = ""
+    """When work is begun, `22:00-06:00`; empty: at any time."""
+    time_zone: str = ""
+    """Whose hours these are, `Europe/Berlin`; empty: this machine's."""
+    days: tuple[Day, ...] = ()
+    """On which days they begin; empty: on all."""
+    outgoing: tuple[OutgoingFilterSettings, ...] = ()
+    """What each update passes before it leaves, in this order."""
+
+    @model_validator(mode="after")
+    def _check_hours(self) -> Self:
+        if self.hours:
+            span_of(self.hours)
+        zone_of(self.time_zone)
+        return self
+
+    @property
+    def allowed_hours(self) -> Hours:
+        """When work is begun."""
+        return Hours(self.hours, self.time_zone, self.days)
+
+    def check_mode(self, spec: RunSpec) -> None:
+        """Hold a run's mode against the rules that it cannot keep.
+
+        Raises:
+            PolicyError: It cannot keep one of them.
+        """
+        rule = "min_participants" if self.min_participants > 1 and not spec.facts.synchronous else ""
+        why = "each update counts by itself"
+        if not spec.facts.coordinated:
+            why = "peers wait for this node around the clock, and exchange whole models, of which no mass may get lost"
+            rule = "outgoing" if self.outgoing else "hours" if self.allowed_hours.are_bounded else ""
+        if rule:
+            raise PolicyError(
+                f'mode "{spec.mode}" cannot keep a rule of this node\'s operator ([policy] {rule} in node.toml): {why}'
+            )
+
+    def check_hours(self, at: float) -> None:
+        """Hold the time, in Unix seconds, against the operator's hours.
+
+        Raises:
+            NotNow: It is not within them.
+        """
+        if not self.allowed_hours.include(at):
+            raise NotNow(f"outside this node's hours ({self.allowed_hours.text})")
+
+    def check_participants(self, participants: int) -> None:
+        """Hold how many nodes take part in a round, as was announced, against the operator's rule; 0: it was not said.
+
+        Raises:
+            NotNow: There are fewer.
+        """
+        if self.min_participants > 1 and participants < self.min_participants:
+            announced = f"{participants} nodes take part" if participants else "it is not said how many nodes take part"
+            raise NotNow(
+                f"{announced}; this node's operator wants {self.min_participants} ([policy] min_participants in "
+                "node.toml)"
+            )

@@ -55,7 +55,8 @@ def federation(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_they_are_found_by_name(federation: Federation) -> None:
     found = {(p["kind"], p["name"]): p["package"] for p in json.loads(federation.cli("plugins", "--json"))}
     names = {("aggregator", "example-meamed"), ("codec", "int16"), ("local-optimizer", "lion")}
-    names |= {("protocol", "neighbours-median"), ("mixing", "careful"), ("tracker", "lines")}
+    names |= {("protocol", "neighbours-median"), ("mixing", "careful")}
+    names |= {("outgoing-filter", "known-names"), ("tracker", "lines")}
     assert {key for key, package in found.items() if package == "covey-example-plugins"} == names
 
 

@@ -128,6 +128,7 @@ class RoundsMode(Mode):
             node_state=description.node_state,
             inputs=files,
             wanted=wanted_parts(description),
+            participants=len(self._at_work()),
         )
 
     def _content(self, artifact: Artifact) -> bytes:

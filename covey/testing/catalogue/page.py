@@ -41,6 +41,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "local-optimizer": ("Local optimizers", "`[training] optimizer`."),
     "schedule": ("Schedules of the learning rate", "`[training.schedule]`."),
     "partition": ("Partitions", "`[data] partition`: who trains on what, where the data are shared out."),
+    "outgoing-filter": ("Outgoing filters", "`[[policy.outgoing]]` in a node's `node.toml`: its operator's, no run's."),
     "attack": ("Attacks", "For drills only: `covey node start --attack`."),
     "tracker": ("Trackers", "Where a run's curves go: `covey run track --to`, see [trackers](trackers.md)."),
 }

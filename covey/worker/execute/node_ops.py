@@ -20,7 +20,7 @@ from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning.data import size_of
 from covey.learning.models import state
-from covey.learning.models.flat import load_flat
+from covey.learning.models.flat import flat_of, load_flat
 from covey.learning.nesterov import nesterov_warning
 from covey.learning.recipe import PlainRecipe, RecipeInputs
 from covey.learning.statistics import Stat
@@ -30,6 +30,7 @@ from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
 from covey.learning.training.private import train_privately
 from covey.metrics import ALONE, Metrics, bounded, failed, why
+from covey.outgoing.filters import Leaving
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute import privacy_metrics as privacy
@@ -38,6 +39,7 @@ from covey.worker.execute.from_spec import hides_examples, load_codec, uses_root
 from covey.worker.execute.limits import check_answer, check_consent, check_limits, check_privacy, declines_later
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
+from covey.worker.execute.updates.filtered import Filters
 from covey.worker.execute.updates.write_parts import PartsWriter
 from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
@@ -98,6 +100,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         own_state=written.own_state,
         private=must_not_repeat(context, codec),
         code=context.code,
+        filters=writer.filters.names,
     )
 
 
@@ -229,6 +232,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     spec = context.spec
     codec = load_codec(spec.exchange)
     check_privacy(job.limits, spec, codec, 0)
+    filters, before = Filters(job.filters, codec), flat_of(context.model, context.layout.part("model"))
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
     recipe = context.method.recipe(1)
@@ -245,6 +249,10 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         inputs=RecipeInputs(context.layout, min_k=job.limits.min_k),
     )
     seconds = time.monotonic() - began
+    payload, layout = spec.exchange.payload, context.layout.part("model")
+    trained = flat_of(context.model, layout)
+    sent = trained if payload == "parameters" else trained - before
+    filters.flat(sent, layout, Leaving(spec.name, 1, "model", payload, fit.examples))
     return CheckResult(
         examples=fit.examples,
         layout_sha256=context.layout.sha256,
@@ -255,6 +263,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         sharing=in_words(context.form()),
         evaluation=_safely(host, lambda: _first_batch(context, host)),
         privacy=privacy.in_words(privacy.forecast(spec, codec), spec),
+        filters=filters.names,
         warnings=tuple(
             filter(None, [nesterov_warning(spec.training, fit.examples), declines_later(job.limits, spec, codec)])
         ),

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
-from covey.worker.jobs.training import TrainLimits
+from covey.worker.jobs.training import FilterOrder, TrainLimits
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ class CheckJob:
     allow_path: bool = False
     limits: TrainLimits = field(default_factory=TrainLimits)
     """The operator's."""
+    filters: tuple[FilterOrder, ...] = ()
+    """The operator's filters on what leaves."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +156,5 @@ class CheckResult:
     """What the run will have spent of its privacy when it ends, in words; empty: nothing that is accounted for."""
     warnings: tuple[str, ...] = ()
     """What of the run may go wrong here: with so many examples, or with the operator's floor."""
+    filters: tuple[str, ...] = ()
+    """Names and versions of the filters that let what one step has changed pass."""

@@ -32,6 +32,14 @@ class AttackOrder:
     """How long to wait for the files of `group`; then the attack makes do with those that are there."""
 
 
+@dataclass(frozen=True)
+class FilterOrder:
+    """A filter that the node's operator has put before what leaves (`covey.outgoing.filters`)."""
+
+    name: str
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
 UNBOUNDED = 1e18
 """A limit that is none, as a number that JSON has."""
 
@@ -118,6 +126,8 @@ class TrainJob:
     """The operator's."""
     private_before: int = 0
     """How many private updates the node has made in this run before."""
+    filters: tuple[FilterOrder, ...] = ()
+    """What each part passes before it leaves, in this order."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +160,5 @@ class TrainResult:
     """Whether the update protects the data with noise: then it must never be made again."""
     code: str = ""
     """SHA-256 (hex) of the task's code that trained (`covey.user_code.digest`)."""
+    filters: tuple[str, ...] = ()
+    """Names and versions of the filters that it passed."""

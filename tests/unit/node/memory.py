@@ -84,6 +84,7 @@ class Worker:
     def __init__(self):
         self.jobs, self.gates, self.errors, self.private = [], {}, [], False
         self.metrics = {"loss": (2.0, 4.0)}
+        self.filters = ()
         self.models = {}
         self.at_once = 0
 
@@ -113,7 +114,7 @@ class Worker:
             self.at_once -= 1
         parts = tuple(self._part(name, path, job) for name, path in job.scratch.items())
         state = tuple(self._state(name, path, job) for name, path in job.out_state.items())
-        return TrainResult(parts, 7, 2, 0.1, self.metrics, {}, state, private=self.private)
+        return TrainResult(parts, 7, 2, 0.1, self.metrics, {}, state, private=self.private, filters=self.filters)
 
     def _part(self, name, path, job):
         size = {"model": 4 * Layout.from_json(job.layout).part("model").numel}.get(name, 8)

@@ -17,7 +17,7 @@ from covey.worker.execute.from_spec import load_codec
 from covey.worker.execute.limits import check_consent, check_limits, check_privacy, declines_later
 from covey.worker.execute.node_ops import train
 from covey.worker.jobs.runs import InitialJob
-from covey.worker.jobs.training import TrainJob, TrainLimits
+from covey.worker.jobs.training import FilterOrder, TrainJob, TrainLimits
 from covey.worker.program.host import Host
 
 
@@ -76,6 +76,37 @@ def test_limits_are_held_against_the_part_that_a_newcomer_takes(tmp_path):
         train(job, host)
     with pytest.raises(PolicyError, match=r"24 examples; .* fewer than 25"):
         train(replace(job, part=1, limits=TrainLimits(examples=25)), host)
+
+
+def test_what_leaves_has_passed_the_operator_s_filters(tmp_path):
+    run = parse_data(
+        {
+            "name": "r",
+            "task": {"name": "tests.unit.worker.worker_tasks:Normed"},
+            "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
+        }
+    ).to_json()
+    host, base = Host(torch.device("cpu")), tmp_path / "base"
+    layout = initial(InitialJob("run", run, base, True), host).layout
+    scratch = {part: tmp_path / part for part in ("model", "buffers")}
+    job = TrainJob("run", run, layout, 1, 0, 2, base, scratch, allow_path=True)
+
+    def sent(*filters):
+        result = train(replace(job, filters=filters), host)
+        return result, {name: path.read_bytes() for name, path in scratch.items()}
+
+    def norm(content):
+        return float(torch.frombuffer(bytearray(content), dtype=torch.float32).norm())
+
+    plain, own = sent()
+    result, clipped = sent(FilterOrder("clip-norm", {"most": 0.01}))
+    assert plain.filters == ()
+    assert result.filters[0].startswith("clip-norm ")
+    assert norm(own["model"]) > 0.02
+    assert norm(clipped["model"]) == pytest.approx(0.01)
+    assert clipped["buffers"] == own["buffers"]
+    with pytest.raises(PolicyError, match=r"site's outgoing filter .*Refuses' lets part 'model' not pass: not today"):
+        sent(FilterOrder("tests.unit.worker.worker_tasks:Refuses"))
 
 
 def test_a_worker_sees_nothing_of_the_environment_that_it_does_not_need():

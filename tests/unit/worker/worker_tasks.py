@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
+from covey.errors import PolicyError
 from covey.learning.task import FitResult, FitSettings, LossOutput, NodeData, Task
+from covey.outgoing.filters import OutgoingFilter
 
 
 class Normed(Task):
@@ -129,3 +131,10 @@ class Prying(Normed):
         except (OSError, RuntimeError, MemoryError):
             return False
         return True
+
+
+class Refuses(OutgoingFilter):
+    """Lets nothing out."""
+
+    def tensors(self, tensors, leaving):
+        raise PolicyError("not today")

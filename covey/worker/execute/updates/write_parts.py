@@ -15,9 +15,11 @@ from covey.learning.models.state import tensors_of
 from covey.learning.recipe import RecipeInputs
 from covey.learning.task import FitResult
 from covey.methods.contract import Part
+from covey.outgoing.filters import Leaving
 from covey.parts import RULE, slot
 from covey.spec import GossipSpec
 from covey.worker.execute.updates.encode_update import write_update
+from covey.worker.execute.updates.filtered import Filters
 from covey.worker.execute.updates.from_peers import FromPeers
 from covey.worker.files.mapped import MappedModel, map_flat
 from covey.worker.files.updates import ModelVector, write_bytes, write_flat, write_tensors
@@ -64,11 +66,15 @@ class PartsWriter:
         context: The run.
         job: Names the files.
         codec: The run's.
+
+    Attributes:
+        filters: What each part passes.
     """
 
     def __init__(self, context: RunContext, job: TrainJob, codec: Codec) -> None:
         self._context, self._job, self._codec = context, job, codec
         self._parts = context.parts
+        self.filters = Filters(job.filters, codec)
         self._state: list[WrittenFile] = []
         self._own_state: list[WrittenFile] = []
 
@@ -127,21 +133,25 @@ class PartsWriter:
     def _written(
         self, part: Part, gradients: Mapping[str, Tensor] | None, fit: FitResult, check_cancelled: Callable[[], object]
     ) -> WrittenFile:
-        path = _out(self._job.scratch, part.name)
+        path, filters = _out(self._job.scratch, part.name), self.filters
+        spec = self._context.spec
+        leaving = Leaving(spec.name, self._job.round, part.name, spec.exchange.payload, fit.examples)
         # The daemon knows which of them have to survive a power cut, and syncs those.
         if part.layout is None:
-            return WrittenFile(part.name, path, write_bytes(path, _bytes_of(fit.parts, part), synced=False), part.codec)
+            content = filters.content(_bytes_of(fit.parts, part), leaving, part.max_bytes)
+            return WrittenFile(part.name, path, write_bytes(path, content, synced=False), part.codec)
         layout = part.layout
         if part.combine == RULE:
-            vector = self._vector(layout, gradients)
-            context = self._context
-            artifact, kept = write_update(context.spec, self._codec, self._job, layout, vector, path, check_cancelled)
+            vector = filters.vector(self._vector(layout, gradients), layout.part("model"), leaving)
+            artifact, kept = write_update(spec, self._codec, self._job, layout, vector, path, check_cancelled)
             self._state.extend(kept)
         elif part.in_model:
             before = MappedModel(self._job.base, self._context.layout).buffers
-            artifact = write_tensors(path, layout, tensors_of(self._context.model), before, synced=False)
+            own = tensors_of(self._context.model)
+            passed = filters.of_part({tensor.name: own[tensor.name] for tensor in layout.tensors}, leaving)
+            artifact = write_tensors(path, layout, passed, before, synced=False)
         else:
-            artifact = write_flat(path, layout, _made(fit.parts, part), synced=False)
+            artifact = write_flat(path, layout, filters.flat(_made(fit.parts, part), layout, leaving), synced=False)
         return WrittenFile(part.name, path, artifact, part.codec, layout.sha256)
 
     def _vector(self, layout: Layout, gradients: Mapping[str, Tensor] | None) -> ModelVector:

@@ -12,6 +12,7 @@ from covey.errors import DiskFull
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
 from covey.node.operator.config import Limits, NodeSettings
+from covey.node.operator.policy import Policy
 from covey.spec import RoundsSpec, TaskSection
 from covey.wire.identities.signing import UpdateStatement
 from covey.worker.jobs.files import WrittenFile
@@ -258,3 +259,48 @@ async def test_a_journal_that_cannot_be_written_costs_no_training(node, do, monk
     monkeypatch.setattr(node.store, "save", full)
     assert await do(assignment("a")) == ["has-base", "trained", "offered", "settled"]
     assert len(node.worker.jobs) == 1
+
+
+def ruled(folder, *, now=0.0, **rules):
+    """A node whose operator has rules."""
+    node = Node(folder, settings=NodeSettings(policy=Policy(**rules)))
+    node.services = replace(node.services, now=lambda: now)
+    return node
+
+
+async def test_a_round_of_too_few_is_declined_and_one_of_enough_is_not(do, tmp_path):
+    node = ruled(tmp_path, min_participants=3)
+    for participants in (2, 0):
+        await do(assignment("a", participants=participants), node)
+    few, unsaid = node.coordinator.of(msg.Decline)
+    assert (few.code, few.reason) == (
+        "not-now",
+        "2 nodes take part; this node's operator wants 3 ([policy] min_participants in node.toml)",
+    )
+    assert unsaid.reason.startswith("it is not said how many nodes take part; ")
+    assert await do(assignment("a", participants=3), node) == ["has-base", "trained", "offered", "settled"]
+
+
+async def test_out_of_hours_nothing_is_begun_and_what_was_begun_is_finished(do, tmp_path):
+    rules = {"hours": "22:00-06:00", "time_zone": "Europe/Berlin"}
+    night = ruled(tmp_path, now=1_796_076_000.0, **rules)  # 30 November 2026, 23:00 in Berlin
+    night.coordinator.lose()
+    await finished(night, lambda asked: do(asked, night), assignment("a", participants=1))
+    day = ruled(tmp_path, now=1_796_119_200.0, **rules)  # the next day, 11:00
+    await do(assignment("b", participants=1), day)
+    await do(replace(assignment("b"), work="evaluate"), day)
+    reason = "outside this node's hours (22:00-06:00 Europe/Berlin)"
+    assert [(said.code, said.reason) for said in day.coordinator.of(msg.Decline)] == [("not-now", reason)]
+    assert reason in day.coordinator.of(msg.Evaluation)[0].metrics.decode()
+    assert await do(assignment("a", attempt=2, participants=1), day) == ["trained", "offered", "settled"]
+
+
+async def test_which_filters_updates_pass_is_said_until_the_coordinator_has_it(node, do):
+    node.worker.filters = ("clip-norm 1.0",)
+    executor = Executor(node.services)
+    for number in (1, 2):
+        talk = Conversation(node.services, assignment("a", number), lambda stage, update: None)
+        node.coordinator.listen(talk.answered)
+        await executor.do(talk)
+    offers = [UpdateStatement.from_bytes(offer.statement).notice for offer in node.coordinator.of(msg.UpdateOffer)]
+    assert offers == ["from here on its updates pass this site's outgoing filter clip-norm 1.0", ""]

@@ -8,7 +8,7 @@ from covey.node.gossip_runs import terms_of
 from covey.node.operator.config import NodeConfig, NodeSettings, read_settings
 from covey.node.operator.default_settings import DEFAULT_SETTINGS
 from covey.node.operator.policy import BUILT_IN_TASKS
-from covey.spec import ExchangeSection, GossipSpec, RoundsSpec, TaskSection
+from covey.spec import AsyncSpec, ExchangeSection, GossipSpec, RoundsSpec, TaskSection
 
 
 def config(tmp_path, text=None):
@@ -79,8 +79,9 @@ def test_a_run_that_asks_for_more_is_declined_with_what_to_change(tmp_path, aske
     [
         (
             "[policy]\ntask = []",
-            "node.toml: policy.task: unknown key; known keys: allow_paths, label_counts, least_noise, max_delta, "
-            "max_epsilon, max_runs, min_k, payloads, representations, scrub_paths, share_logs, tasks",
+            "node.toml: policy.task: unknown key; known keys: allow_paths, days, hours, label_counts, least_noise, "
+            "max_delta, max_epsilon, max_runs, min_k, min_participants, outgoing, payloads, representations, "
+            "scrub_paths, share_logs, tasks, time_zone",
         ),
         ("[polity]\n", r"polity: unknown key; known keys: data, limits, peers, policy, worker"),
         ("[data]\nimages = 1", r"data.images: unknown key; known keys: options, paths"),
@@ -92,6 +93,10 @@ def test_a_run_that_asks_for_more_is_declined_with_what_to_change(tmp_path, aske
 def test_a_wrong_file_names_key_and_choices(tmp_path, text, message):
     with pytest.raises(SpecError, match=message):
         config(tmp_path, text)
+
+
+GOSSIP = GossipSpec(name="r", mode="gossip", task=TaskSection(name="digits"))
+ASYNC = AsyncSpec(name="r", mode="async", task=TaskSection(name="digits"))
 
 
 def test_what_an_exchange_survives_holds_in_runs_that_a_coordinator_hands_out(tmp_path):
@@ -110,3 +115,31 @@ def test_a_file_that_is_no_text(tmp_path):
     path.write_bytes(b"\x80")
     with pytest.raises(SpecError, match="not a text file in UTF-8"):
         read_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "run", "message"),
+    [
+        ('hours = "22:00-06:00"', GOSSIP, r'mode "gossip" cannot keep .*\[policy\] hours in node.toml\): peers wait'),
+        ('outgoing = [{ name = "clip-norm" }]', GOSSIP, r"\[policy\] outgoing in node.toml\): peers wait"),
+        ("min_participants = 3", ASYNC, r"\[policy\] min_participants in node.toml\): each update counts by itself"),
+    ],
+)
+def test_a_mode_that_cannot_keep_a_rule_is_declined(tmp_path, text, run, message):
+    found = config(tmp_path, f"[policy]\n{text}\n")
+    with pytest.raises(PolicyError, match=message):
+        found.check_run(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('hours = "22-6"', "'22-6' are no hours: write them as in"),
+        ('time_zone = "Mars/Olympus"', "no time zone 'Mars/Olympus' is known here"),
+        ('days = ["monday"]', "policy.days.0"),
+        ("min_participants = 0", "policy.min_participants"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(tmp_path, text, message):
+    with pytest.raises(SpecError, match=message):
+        config(tmp_path, f"[policy]\n{text}\n")

@@ -1,0 +1,109 @@
+"""The filter that comes along, and what is held against every filter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from covey.codecs.contract import CODECS
+from covey.errors import PluginError, PolicyError, SpecError, TaskError
+from covey.layout import Layout, TensorSpec
+from covey.outgoing.clip_norm import ClipNorm
+from covey.outgoing.filters import Leaving, OutgoingFilter
+from covey.testing.outgoing.filters import OutgoingFilterConformance
+from covey.vectors import TensorVector
+from covey.worker.execute.updates.filtered import Filters
+from covey.worker.jobs.training import FilterOrder
+
+LAYOUT = Layout.of([TensorSpec("w", "float32", (2, 2)), TensorSpec("b", "float32", (1,))])
+LEAVING = Leaving("run", 1, "model", "delta", 10)
+HERE = f"{__name__}:"
+
+
+class TestClipNorm(OutgoingFilterConformance):
+    payloads = ("delta", "gradient")
+
+    def make(self):
+        return ClipNorm({"most": 2.0})
+
+
+class Doubles(OutgoingFilter):
+    version = "7"
+
+    def tensors(self, tensors, leaving):
+        return {name: tensor.mul_(2.0) for name, tensor in tensors.items()}
+
+    def content(self, content, leaving):
+        return content * 2
+
+
+class Drops(OutgoingFilter):
+    def tensors(self, tensors, leaving):
+        return {"w": tensors["w"]}
+
+
+class Turns(OutgoingFilter):
+    def tensors(self, tensors, leaving):
+        return {name: tensor.double() for name, tensor in tensors.items()}
+
+
+class Explodes(OutgoingFilter):
+    def tensors(self, tensors, leaving):
+        return {name: tensor / 0 for name, tensor in tensors.items()}
+
+
+class Fails(OutgoingFilter):
+    def tensors(self, tensors, leaving):
+        raise ZeroDivisionError
+
+
+def filters(*names, codec="none", options=None):
+    private = {"epsilon": 0.5, "delta": 1e-5, "clip": 1.0} if codec == "dp-sign" else {}
+    return Filters([FilterOrder(name, options or {}) for name in names], CODECS.make(codec, private))
+
+
+def test_a_large_change_is_scaled_down_and_a_small_one_passes_bit_by_bit():
+    clip = filters("clip-norm", options={"most": 1.0})
+    large, small = torch.tensor([3.0, 0.0, 0.0, 4.0, 0.0]), torch.tensor([0.3, 0.0, 0.0, 0.4, 0.0])
+    assert torch.allclose(clip.flat(large, LAYOUT, LEAVING), large / 5)
+    assert torch.equal(clip.flat(small, LAYOUT, LEAVING), small)
+    with pytest.raises(PolicyError, match=r"'clip-norm' lets part 'model' not pass: .*\[exchange\] payload"):
+        clip.flat(small, LAYOUT, Leaving("run", 1, "model", "parameters", 10))
+    assert torch.equal(clip.flat(large, LAYOUT, Leaving("run", 1, "control", "delta", 10)), large)
+
+
+def test_what_a_filter_writes_into_is_not_the_node_s_own():
+    doubles, own = filters(f"{HERE}Doubles"), torch.arange(5.0)
+    assert torch.equal(doubles.vector(TensorVector(own), LAYOUT, LEAVING).read(slice(0, 5)), torch.arange(5.0) * 2)
+    assert torch.equal(doubles.of_part({"own": own}, LEAVING)["own"], torch.arange(5.0) * 2)
+    assert torch.equal(own, torch.arange(5.0))
+    assert doubles.names == (f"{HERE}Doubles 7",)
+    twice = filters(f"{HERE}Doubles", f"{HERE}Doubles")
+    assert torch.equal(twice.flat(own, LAYOUT, LEAVING), torch.arange(5.0) * 4)
+    assert doubles.content(b"ab", LEAVING, 4) == b"abab"
+    with pytest.raises(TaskError, match="or more than 3"):
+        doubles.content(b"ab", LEAVING, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Drops", r"other tensors than there were: \['b'\]"),
+        ("Turns", r"another shape or dtype of"),
+        ("Explodes", r"values that are not finite of part 'model'"),
+        ("Fails", r"Fails': ZeroDivisionError"),
+    ],
+)
+def test_a_filter_that_breaks_the_form_or_fails_lets_nothing_out(name, message):
+    with pytest.raises(TaskError, match=message):
+        filters(HERE + name).flat(torch.ones(5), LAYOUT, LEAVING)
+
+
+def test_a_filter_that_cannot_be_is_refused_before_anything_is_trained():
+    with pytest.raises(PluginError, match=r"policy\.outgoing\.0\.name: no outgoing-filter named 'clip'"):
+        filters("clip")
+    with pytest.raises(SpecError, match=r"policy\.outgoing\.0\.options\.most"):
+        filters("clip-norm")
+    with pytest.raises(PolicyError, match="after a filter its account would not hold"):
+        filters(f"{HERE}Doubles", codec="dp-sign")
+    assert filters(codec="dp-sign").names == ()
