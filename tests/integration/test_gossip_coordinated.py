@@ -17,7 +17,7 @@ import pytest
 
 from covey.client.connection import connect
 from covey.client.gossip_nodes import mass_of, read_account, read_node
-from covey.errors import CoveyError
+from covey.errors import CoveyError, NotFound
 from covey.gossip.ledger import Incarnation
 from covey.library.plot import read
 from covey.library.run import FederatedRun
@@ -180,7 +180,12 @@ def check_views(federation: Federation, run: str, steps: int) -> None:
     assert all(row["metrics"]["loss"] > 0 for row in curves)
     assert federation.cli("run", "steps", run, *where).splitlines()[0].split()[:3] == ["NODE", "STEP", "MASS"]
     with connect(federation.coordinator_dir) as connection:
-        assert len(FederatedRun(connection, connection.run(run)).metrics()) == len(curves)
+        whole, to = FederatedRun(connection, connection.run(run)), f"csv:{federation.root / 'curves'}"
+        assert len(whole.metrics()) == len(curves)
+        points = sum(len({"mass", "trained_s", "blocked_s"} | row["metrics"].keys()) for row in curves)
+        assert (whole.track(to, follow=True), whole.track(to)) == (points, 0)
+        with pytest.raises(NotFound, match="covey gossip export DATA_DIR"):
+            whole.track(to, model=True)
         labels = [curve.label for curve in read(connection, [run])]
         assert labels == [f"gossip: {name}" for name in federation.names]
         assert read(connection, [run])[0].points("mass", "rounds")[0] == list(range(steps + 1))
