@@ -28,6 +28,8 @@ from covey.worker.jobs.training import TrainJob, TrainLimits, TrainResult
 from covey.worker.program.host import Host
 
 FEATURES, EXAMPLES = 8, 96
+CONSENT = TrainLimits(label_counts="exact", representations=True, min_k=1)
+"""An operator's who allows all that a method may ask for."""
 
 
 class NormedExample(Task):
@@ -164,7 +166,7 @@ class MethodRounds:
             "base": self.model,
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
-            "limits": TrainLimits(label_counts="exact", representations=True, min_k=1),
+            "limits": CONSENT,
             "node_paths": self._paths,
             "task_options": self.spec.task.nodes.get(node, {}),
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},

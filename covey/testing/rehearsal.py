@@ -21,7 +21,7 @@ from covey.errors import CoveyError
 from covey.metrics import Metrics, counted, missing, ratios
 from covey.plugins import by_path
 from covey.spec import RunSpec, parse_json
-from covey.testing.method_rounds import MethodRounds
+from covey.testing.method_rounds import CONSENT, MethodRounds
 from covey.worker.execute.node_ops import check, evaluate
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.runs import CheckJob
@@ -56,7 +56,7 @@ def rehearse(spec: RunSpec, folder: Path, paths: Mapping[str, str]) -> Iterator[
     yield Finding("model", True, f"{model.numel:,} parameters in {len(model.tensors)} tensors{more}")
 
     host = Host(torch.device("cpu"))
-    batch = check(CheckJob(text, node_paths=paths, allow_path=True), host)
+    batch = check(CheckJob(text, node_paths=paths, allow_path=True, limits=CONSENT), host)
     examples = f"{batch.examples:,} examples here, loss of the first batch {batch.loss:.4g}"
     yield Finding("batch", math.isfinite(batch.loss), f"{examples}, {batch.seconds_per_step * 1000:.1f} ms a step")
 
@@ -68,8 +68,10 @@ def rehearse(spec: RunSpec, folder: Path, paths: Mapping[str, str]) -> Iterator[
     after = rounds.tensors()
     change = math.sqrt(sum(float((after[name].double() - before[name].double()).square().sum()) for name in before))
     why = "" if verdict.accepted else f": {verdict.reason}"
-    moved = f"; the model moved by {change:.4g}" if change else "; training left the model as it was"
-    yield Finding("round", verdict.accepted and change > 0, f"the update was {verdict.verdict}{why}{moved}")
+    moves = rounds.description.global_model
+    moved = f"; the model moved by {change:.4g}" if change else "; training left the model as it was" if moves else ""
+    well = verdict.accepted and (change > 0 or not moves)
+    yield Finding("round", well, f"the update was {verdict.verdict}{why}{moved}")
 
     for where in ("node", "central"):
         job = EvaluateJob("run", text, rounds.model, where, paths, {}, True, rounds.layout.to_json())

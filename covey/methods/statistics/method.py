@@ -100,7 +100,9 @@ class Statistics(Method):
         return "exact" if self.options.labels else "off"
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
-        """More or fewer rounds than it takes."""
+        """More or fewer rounds than it takes, and a model to be evaluated."""
+        if run.spec.evaluation.only:
+            yield "evaluation.only", '"statistics" has no model that nodes could evaluate; leave it out'
         if run.spec.rounds.count != ROUNDS:
             yield "rounds.count", f'"statistics" asks for the ranges first, then for the figures; write {ROUNDS}'
 

@@ -173,6 +173,7 @@ def test_the_operator_has_the_last_word(tmp_path: Path) -> None:
     ("options", "sections", "text"),
     [
         ({"columns": ["first"]}, {"rounds": {"count": 3}}, r"rounds\.count.*write 2"),
+        ({"columns": ["first"]}, {**TWO, "evaluation": {"only": True}}, r"evaluation\.only"),
         ({"columns": []}, TWO, r"method\.options\.columns"),
         ({"columns": ["a", "a"]}, TWO, "names one twice"),
         ({"columns": ["a"], "ranges": {"b": [0, 1]}}, TWO, "not in columns"),
