@@ -168,7 +168,7 @@ def test_a_manifest_that_cannot_be_read_is_named_and_harms_no_other_backup(tmp_p
         assert pull(address, again / "monday", "monday").warnings == ()
         newest = pull(address, again / "newest")
         assert newest.name == "monday"
-        assert re.search(named, *newest.warnings)
+        assert re.search(named, newest.warnings[0])
         for command in (
             lambda: pull(address, tmp_path / "bad", "tuesday"),
             lambda: push(tmp_path / "tuesday", address),
