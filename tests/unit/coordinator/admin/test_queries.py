@@ -64,7 +64,12 @@ def test_who_sees_few_runs_has_the_others_read_in_large_pages(recorder, queries,
     for number in range(12):
         recorder.run(f"run-{number:02}", rounds=0)
     asked, read = [], recorder.store.runs
-    monkeypatch.setattr(recorder.store, "runs", lambda **given: (asked.append(given["limit"]), read(**given))[1])
+
+    def runs(**given):
+        asked.append(given["limit"])
+        return read(**given)
+
+    monkeypatch.setattr(recorder.store, "runs", runs)
     assert [run.run for run in queries.runs(1, sees=lambda run: run.run == "run-00").runs] == ["run-00"]
     assert asked == [2, module.RUNS, module.RUNS], "the first page, all others, and none"
 
