@@ -43,9 +43,9 @@ class ScopedViews:
         """One of them; its events only for those who see all. Raises `NotFound`."""
         if caller.sees_all:
             return self._queries.node(node)
-        return pb.NodeDetail(node=self.one(caller, node))
+        return pb.NodeDetail(node=self.node_view(caller, node))
 
-    def one(self, caller: Caller, node: str) -> pb.Node:
+    def node_view(self, caller: Caller, node: str) -> pb.Node:
         """A node, and nobody of another role, as the caller sees it. Raises `NotFound`. Blocking."""
         if not (caller.sees_all or self._is_seen(caller, node)):
             raise NotFound(f"there is no node {node!r} in a study of yours")

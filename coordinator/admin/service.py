@@ -91,7 +91,7 @@ class AdminService:
         ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
         self._access = Access(env.members, env.studies, env.store.store, env.now)
         self._scoped = ScopedViews(self._queries, env.studies, env.runs)
-        self._evictions = Evictions(env.store, env.studies, env.runs, self._scoped.one, env.now, env.clock)
+        self._evictions = Evictions(env.store, env.studies, env.runs, self._scoped.node_view, env.now, env.clock)
         services = SubmissionServices(*ports, env.studies, env.now, env.allow_paths, env.data_paths)
         self._submissions = Submissions(services)
 
