@@ -201,8 +201,8 @@ def _refuse_labels(context: RecipeContext, form: FiguresForm, columns: Sequence[
     if labels is None or (context.inputs.label_counts == "exact" and not form.labels):
         return
     for name, values in zip(form.columns, columns, strict=True):
-        there = ~np.isnan(values)
-        if not there.any() or (values != labels.numpy())[there].any():
+        present = ~np.isnan(values)
+        if not present.any() or (values != labels.numpy())[present].any():
             continue
         if form.labels:
             raise PolicyError(f"column {name!r} is the labels, which this run counts already; ask for one of both")
