@@ -157,13 +157,13 @@ class Readings:
         return JSONResponse({"lines": plain(lines[-MOST:][::-1]), "rounds": LOGGED_ROUNDS})
 
     def site_log(self, request: Request) -> Response:
-        """What a node shares of its log about a run, the newest lines first; `before`: of those before this number."""
+        """What a node shares of its log about a run: the newest lines, in order; `before`: those before this number."""
         run, node = request.path_params["run"], text(request, "node")
         limit, before = max(1, number(request, "limit", PAGE, MOST)), number(request, "before", 0)
         log = self._source.aside(lambda c: c.site_log(run, node))
         lines = [line for line in log.lines if not before or line.number < before]
         following = lines[-limit].number if len(lines) > limit else 0
-        return JSONResponse({"explanation": log.explanation, "lines": plain(lines[-limit:][::-1]), "next": following})
+        return JSONResponse({"explanation": log.explanation, "lines": plain(lines[-limit:]), "next": following})
 
     def audit(self, request: Request) -> Response:
         """Everything that is signed of a run, checked now; it may take long."""

@@ -122,7 +122,7 @@ def test_nodes_events_and_logs(client, recorder):
     }
 
 
-def test_what_a_site_shares_of_its_log_comes_in_pages_the_newest_first(client, recorder):
+def test_what_a_site_shares_of_its_log_comes_in_pages_from_the_newest_back(client, recorder):
     recorder.run("run", rounds=1)
     lines = [{"at": 1.0, "round": 1, "kind": "output", "text": f"{HOSTILE} {number}"} for number in range(300)]
     SiteLogs(recorder.data_dir / FOLDER).add("run", "ada", "failures", lines, 2)
@@ -132,11 +132,11 @@ def test_what_a_site_shares_of_its_log_comes_in_pages_the_newest_first(client, r
         return [line["text"].removeprefix(f"{HOSTILE} ") for line in answer["lines"]], answer["next"]
 
     newest, following = page(limit=2)
-    assert newest == ["299", "298"]
-    assert page(limit=2, before=following)[0] == ["297", "296"]
+    assert newest == ["298", "299"]
+    assert page(limit=2, before=following)[0] == ["296", "297"]
     assert len(page(limit=10_000)[0]) == readings.MOST
     texts, following = page(limit=200, before=page(limit=200)[1])
-    assert (texts[0], texts[-1], following) == ("99", "0", 0)
+    assert (texts[0], texts[-1], following) == ("0", "99", 0)
     assert "nothing else" in client.get("/api/runs/run/site-log?node=ada").json()["explanation"]
 
 

@@ -38,7 +38,7 @@ export function siteLog(title, label, choices, of, none) {
     const rows = page.lines.map((line) => [moment(line.at), line.round ? link(String(line.round), "run", page.run, "round", line.round) : "", line.kind, el("code", { class: "line" }, line.text)]);
     return [
       page.explanation ? el("p", { class: "why" }, page.explanation) : null,
-      rows.length || !page.explanation ? table(`log of ${page.node}, the newest line first`, COLUMNS, rows, "no line yet") : null,
+      rows.length || !page.explanation ? table(`log of ${page.node}, in the order of its lines`, COLUMNS, rows, "no line yet") : null,
       page.before ? button("newest lines", () => show(0)) : null,
       page.next ? button("earlier lines", () => show(page.next)) : null,
     ];
