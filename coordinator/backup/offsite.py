@@ -90,8 +90,8 @@ def push(folder: Path, address: str, keep: int | None = None, verify: bool = Fal
             raise Conflict(f"{address} has a backup {folder.name!r} already")
         present = _sizes(system, f"{root}/files")
         missing = {digest for digest, size in manifest.files.items() if present.get(digest) != size}
-        there = manifest.files.keys() - missing if verify else set[str]()
-        damaged = {digest for digest in there if not _is_whole(system, f"{root}/files/{digest}", digest)}
+        unsure = manifest.files.keys() - missing if verify else set[str]()
+        damaged = {digest for digest in unsure if not _is_whole(system, f"{root}/files/{digest}", digest)}
         sent = [(paths[digest], f"{root}/files/{digest}") for digest in sorted(missing | damaged)]
         for path, _ in sent:
             if artifact_of_file(path).digest != path.name:
