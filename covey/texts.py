@@ -19,6 +19,11 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2
 """What steers a terminal, or the order in which it shows letters; line ends and tabs apart."""
 
 
+def number_of(count: int, what: str) -> str:
+    """So many of something: `1 node`, `2 nodes`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def printable(text: str) -> str:
     """Text of somebody else's, as it may be shown: what would steer the terminal is escaped."""
     return _STEERING.sub(lambda match: match.group().encode("unicode_escape").decode(), text)

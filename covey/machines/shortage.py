@@ -42,7 +42,7 @@ def refusals_text(refusals: Refusals) -> str:
     """Who answered how, and why: nodes with the same answer together."""
     groups: dict[tuple[str, str], list[str]] = {}
     for node, (verdict, reason) in refusals.items():
-        groups.setdefault((verdict, reason), []).append(node)
+        groups.setdefault((verdict, reason.removeprefix(f"{verdict}: ")), []).append(node)
     sentences = [f"{listed(nodes)} {verdict}: {_cut(reason)}" for (verdict, reason), nodes in groups.items()]
     more = [f"and {len(sentences) - _NAMED} more kinds of answers"] if len(sentences) > _NAMED else []
     return "; ".join(sentences[:_NAMED] + more)

@@ -99,9 +99,17 @@ def shown(spec: RunSpec, paths: Mapping[str, str], say: Callable[[Finding], obje
         except CoveyError as error:
             if error.__cause__ is not None:
                 traceback.print_exception(error.__cause__)
-            say(Finding("task", False, str(error)))
+            say(Finding("task", False, str(error) + _advice(error.__cause__, paths)))
             return False
     return well
+
+
+def _advice(error: BaseException | None, paths: Mapping[str, str]) -> str:
+    """What to add to the command, where the task looked for a path that nobody gave; empty: it was something else."""
+    if not isinstance(error, KeyError) or error.args[0] in paths:
+        return ""
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    return f"; the task looks for a path: give it with --data {error.args[0]}=FILE" if "paths" in line else ""
 
 
 def main() -> None:

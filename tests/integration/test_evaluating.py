@@ -85,7 +85,8 @@ def test_without_evaluation_data_a_node_says_so_and_the_run_fails(folder):
         asked = evaluation_of(record, "digits", Wanted(nodes=("n1",), name="no-data"), training(on_nodes="false"))
     with forked_workers():
         run = simulate(asked, NODES, data_dir=folder, processes=1).run
-    assert (run.state, "gives no evaluation data on this node (Task.eval_data)" in run.reason) == ("failed", True)
+    why = "gives no evaluation data on this node (Task.eval_data); it does with [task.options] evaluate_on_nodes = true"
+    assert (run.state, why in run.reason) == ("failed", True)
     with connect(folder) as record:
         verdicts = {node.node: node.verdict for node in evaluation_in(record, run).nodes}
     assert verdicts == {"n0": "not asked", "n1": "declined"}

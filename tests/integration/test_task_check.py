@@ -66,7 +66,7 @@ def test_init_overwrites_nothing_and_wants_a_name_of_a_module(tumours: Path) -> 
     ("old", "new", "told"),
     [
         ("nn.Linear(FEATURES,", "nn.Linear(FEATURES + 1,", "RuntimeError"),
-        ('data.paths["table"]', 'data.paths["tabel"]', "KeyError: 'tabel'"),
+        ('data.paths["table"]', 'data.paths["tabel"]', "--data tabel=FILE"),
         ("FEATURES = 4", "FEATURES = four", "NameError"),
         ("return TensorDataset(x[kept], y[kept])", "return 1", "train_data"),
     ],

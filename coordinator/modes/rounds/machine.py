@@ -28,6 +28,7 @@ from covey.machines import protocol as pr
 from covey.machines.evaluation import Evaluations
 from covey.machines.shortage import have_a_part_now
 from covey.machines.stopping import Stopping
+from covey.texts import number_of
 
 
 class RoundMachine(OpenRound):
@@ -317,7 +318,7 @@ class RoundMachine(OpenRound):
             late = [node for node in pending if node not in self.members.present]
             for node in late:
                 self._answer(node, *self._overdue(node))
-            self._retry(f"{len(received)} of {needed} updates" + (" at the deadline" if pending else ""))
+            self._retry(f"{len(received)} of {number_of(needed, 'update')}" + (" at the deadline" if pending else ""))
             if self.state == "collecting" and not self._stuck and not self._pending():
                 self._try_to_close()
 

@@ -8,6 +8,7 @@ from covey.machines.attendance import Missed
 from covey.machines.membership import Membership
 from covey.machines.protocol import NO_UPDATE, Verdict
 from covey.machines.shortage import Refusals, all_declined_for_good, listed, refusals_text
+from covey.texts import number_of
 
 
 def refusals_of(answers: Mapping[str, Verdict], reasons: Mapping[str, str]) -> Refusals:
@@ -33,15 +34,15 @@ def stuck_text(number: int, why: str, pending: Sequence[str], received: Sequence
 
 def failed_text(number: int, attempts: int, why: str, refusals: Refusals) -> str:
     """Why a run that is not to wait has failed with a round that is short."""
-    text = f"round {number}: {why} after {attempts} attempts"
+    text = f"round {number}: {why} after {number_of(attempts, 'attempt')}"
     return "; ".join(filter(None, [text, refusals_text(refusals)]))
 
 
 def lost_text(number: int, attempts: int) -> str:
     """Why a run fails whose coordinator loses again and again what nodes sent."""
     return (
-        f"round {number}: in {attempts} attempts updates were damaged or missing on the coordinator before they were "
-        "used; its log names the files: check its disk, and what else writes there"
+        f"round {number}: in {number_of(attempts, 'attempt')} updates were damaged or missing on the coordinator "
+        "before they were used; its log names the files: check its disk, and what else writes there"
     )
 
 
@@ -63,7 +64,7 @@ def overdue_text(missed: Missed | None) -> str:
 def short_text(number: int, min_nodes: int, eligible: Sequence[str], present: Collection[str]) -> str:
     """Why a round cannot be opened yet."""
     away = sum(node not in present for node in eligible)
-    text = f"round {number} needs {min_nodes} nodes; {len(eligible) - away} connected"
+    text = f"round {number} needs {number_of(min_nodes, 'node')}; {len(eligible) - away} connected"
     return text + (f", {away} expected back" if away else "")
 
 

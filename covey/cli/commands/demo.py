@@ -138,10 +138,11 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
 
 def _print(outcome: Outcome) -> None:
     from covey.cli.views import tables
+    from covey.cli.views.demo_outcome import SPEC_FILE
 
     tables.show(_accuracy_table(outcome))
     name, where = outcome.run.name, f"--data-dir {shlex.quote(str(outcome.data_dir))}"
-    covey = running_program()
+    covey, folder = running_program(), shlex.quote(str(outcome.folder))
     click.echo(
         f"""\
 {len(outcome.rounds)} rounds in {outcome.seconds:.1f} s, the first after {outcome.first_round_s:.1f} s.
@@ -157,10 +158,12 @@ The daemons have ended; their record can be read:
   {covey} run audit {name} {where}
   {covey} run export {name} --to {name}.safetensors {where}
 
-To go on, start the coordinator again:
-  {covey} coordinator start {where}
+To go on, start the coordinator again, where the nodes look for it, and the nodes, and submit a run:
+  {covey} coordinator start {where} --listen {outcome.server} --enrol-listen 127.0.0.1:0 &
+  for node in {folder}/nodes/*; do {covey} node start --data-dir "$node" --device cpu & done
+  {covey} run submit {folder}/{SPEC_FILE} --watch {where}
 
-To delete all of it: rm -r {shlex.quote(str(outcome.folder))}"""
+To delete all of it: rm -r {folder}"""
     )
 
 

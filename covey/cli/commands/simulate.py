@@ -182,6 +182,7 @@ def _fields(plan: Plan, outcome: Simulated) -> Mapping[str, Any]:
 def _print(folder: Path, outcome: Simulated) -> None:
     from covey.cli.commands.demo import running_program
     from covey.cli.views import tables
+    from covey.client.reading.figures import has_figures
 
     run = outcome.run
     done, whole, what = tables.done_of(run)
@@ -201,15 +202,17 @@ def _print(folder: Path, outcome: Simulated) -> None:
     rows.append(("answers", ", ".join(f"{count} {name}" for name, count in answers.items() if count)))
     warnings = "\n".join(tables.shortfalls(run, outcome.contributions))
     tables.show(tables.pairs(rows), tables.safe_lines(warnings))
-    where, covey = f"{run.run} --data-dir {shlex.quote(str(folder))}", running_program()
+    data_dir, covey = f"--data-dir {shlex.quote(str(folder))}", running_program()
+    where = f"{run.run} {data_dir}"
+    last = f"statistics {where}" if has_figures(run) else f"export {run.run} --to {run.name}.safetensors {data_dir}"
     click.echo(
         f"""\
 
 The record can be read:
   {covey} run show {where}
   {covey} round list {where}
-  {covey} round show {run.run} 1 --data-dir {shlex.quote(str(folder))}
-  {covey} run export {run.run} --to {run.name}.safetensors --data-dir {shlex.quote(str(folder))}
+  {covey} round show {run.run} 1 {data_dir}
+  {covey} run {last}
 
 To delete all of it: rm -r {shlex.quote(str(folder))}"""
     )

@@ -132,6 +132,8 @@ def copy(source: str, target: str, as_json: bool) -> None:
 def push(folder: Path, address: str, keep: int | None, verify: bool, as_json: bool) -> None:
     """Copy a backup to an object store, or to any other address that fsspec reaches.
 
+    FOLDER is what covey coordinator backup --to FOLDER made.
+
     Model and update files that are there already, of the same name and size, are not sent again. The keys of the whole
     federation go along: give the place away to nobody, and have it encrypted. Credentials come from the environment
     (AWS_...).

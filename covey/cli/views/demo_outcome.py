@@ -10,6 +10,7 @@ from pathlib import Path
 from covey.cli.views.run_views import view_for
 from covey.client.errors import Unreachable
 from covey.client.experiments.local_federation import LocalFederation
+from covey.client.target import announced_address
 from covey.client.values import Round, Run
 from covey.coordinator.config import DATABASE
 from covey.errors import RunFailed
@@ -46,6 +47,8 @@ class Outcome:
     folder: Path
     data_dir: Path
     """The coordinator's."""
+    server: str
+    """Where the coordinator listened, and the nodes look for it."""
     run: Run
     rounds: list[Round]
     first_round_s: float
@@ -88,7 +91,8 @@ def demonstrate(federation: LocalFederation, nodes: int, rounds: int, started: f
         seconds = time.monotonic() - started
         if run.state != "completed":
             raise RunFailed(f"the run is {run.state}: {run.reason}; logs are in {federation.logs}")
-        return Outcome(federation.folder, federation.data_dir, run, connection.rounds(run), first_round_s, seconds)
+        server, trained = announced_address(federation.data_dir) or "", connection.rounds(run)
+        return Outcome(federation.folder, federation.data_dir, server, run, trained, first_round_s, seconds)
 
 
 def _lost(federation: LocalFederation, error: Unreachable) -> None:

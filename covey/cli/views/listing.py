@@ -25,7 +25,8 @@ class Column:
         name: In capitals.
         right: Whether it is aligned to the right.
         below: Whether its texts stand below the table: `always`, or where the table would be too wide (those that come
-            last first), or `never` (then they are broken into several lines).
+            last first), or `never` (then they are broken into several lines; numbers, which are not, go below like the
+            others where even that does not do).
     """
 
     name: str
@@ -94,6 +95,8 @@ def listing(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> list[A
     width = console().width
     while _width(fitted := _table(columns, inside, lines)) > width:
         movable = [index for index in inside if columns[index].below == "narrow"]
+        if not movable and _width(fitted, broken=True) > width:  # numbers are not broken, and would squeeze the names
+            movable = [index for index in inside[1:] if columns[index].right]
         if not movable:
             break
         inside.remove(movable[-1])
@@ -109,9 +112,10 @@ def _table(columns: Sequence[Column], inside: Sequence[int], lines: Iterable[Seq
     return rows
 
 
-def _width(shown: Table) -> int:
-    """How wide a table is that breaks nothing."""
-    return Console(width=10_000, file=sys.stdout).measure(shown).maximum
+def _width(shown: Table, *, broken: bool = False) -> int:
+    """How wide a table is that breaks nothing; `broken`: or breaks all lines between words."""
+    measured = Console(width=10_000, file=sys.stdout).measure(shown)
+    return measured.minimum if broken else measured.maximum
 
 
 def _line(columns: Sequence[Column], texts: Sequence[int], row: Sequence[Cell]) -> Text | None:

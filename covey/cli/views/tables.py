@@ -114,7 +114,7 @@ def run_details(run: Run) -> Text:
             ("state", state_text(run.state)),
             ("reason", run.reason),
             ("progress", "{} of {} {}".format(*done_of(run))),
-            ("continues", safe_text(run.parent)),
+            ("continues", run.parent),
             ("model version", run.model_version),
             ("model sha256", run.model_sha256),
             ("metrics", metrics_line(run.metrics)),

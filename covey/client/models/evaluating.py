@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from covey.client.export import models_elsewhere
+from covey.client.reading.figures import has_figures
 from covey.client.reading.names import RunName, VersionName
 from covey.client.specification import Specification, parsed
 from covey.client.values import Run, Version
@@ -76,6 +77,8 @@ def evaluation_of(runs: Runs, model: str, wanted: Wanted, spec: Specification | 
     if match is None:
         raise SpecError(f"{model!r} is neither a file nor a run; write FILE.safetensors, RUN, RUN@7 or RUN@best")
     run = runs.run(match["run"])
+    if has_figures(run):
+        raise NotFound(f"run {run.run} makes statistics, and has no model; covey run statistics shows its figures")
     if not run.is_coordinated:
         raise NotFound(models_elsewhere(run.run))
     asked = match["version"] or "newest"

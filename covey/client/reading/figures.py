@@ -39,6 +39,11 @@ def read_figures(versions: Versions, run: Run) -> Figures:
     if not has_figures(run):
         raise NotFound(f'run {run.run} trains a model; statistics are of runs with [method] name = "{METHOD}"')
     if run.rounds_committed < run.rounds:
+        if run.ended:
+            raise NotFound(
+                f"run {run.run} is {run.state}: it ended before its last round, with which its figures "
+                f"come ({run.rounds_committed} of {run.rounds} rounds); submit it again"
+            )
         raise NotFound(
             f"run {run.run} is {run.state}, with {run.rounds_committed} of {run.rounds} rounds: its figures come with "
             "the last one; covey run logs says what it waits for"

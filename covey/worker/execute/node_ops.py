@@ -52,6 +52,9 @@ from covey.worker.program.local_tensors import LOCAL
 
 log = structlog.get_logger(room="worker")
 
+ON_NODES = "evaluate_on_nodes"
+"""The option of `digits`, and of other tasks that have it, by which nodes get evaluation data."""
+
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
     """What this worker computes on."""
@@ -113,7 +116,10 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
     """
     dataset, spec = context.eval_data, context.spec
     if dataset is None:
-        raise TaskError(f"task {spec.task.name!r} gives no evaluation data on this node (Task.eval_data)")
+        raise TaskError(
+            f"task {spec.task.name!r} gives no evaluation data on this node (Task.eval_data)"
+            + (f"; it does with [task.options] {ON_NODES} = true" if hasattr(context.task.options, ON_NODES) else "")
+        )
     check_answer(job.limits, size_of(dataset))
     evaluation = dict(_safely(host, lambda: _evaluated(context, dataset, host)))
     steps = 0

@@ -1,5 +1,6 @@
 import pytest
 
+from covey.cli.commands.figures.report_tables import report_tables
 from covey.cli.views import contributions, tables
 from covey.client.values import Contribution, Event, Node, Round, RoundDetail, Run, Update
 
@@ -40,6 +41,11 @@ def test_a_round_is_shown_with_every_update(capsys):
         assert part in out
 
 
+def test_a_run_without_a_parent_continues_nothing():
+    alone, child = (Run("3f9a", "digits", "rounds", "running", spec={"model": {"parent": old}}) for old in ("", "a@3"))
+    assert ["continues" in tables.run_details(run).plain for run in (alone, child)] == [False, True]
+
+
 def test_nothing_is_cut_in_a_pipe(capsys):
     reason = "waiting for 4 nodes; " * 5
     tables.show(tables.run_table([Run("3f9a01c2d4e5", "digits", "rounds", "running", reason)]))
@@ -61,6 +67,14 @@ SHORT_ROUND = Round(
     metrics={"accuracy": 0.5, "loss": 0.5, "nodes/accuracy": 0.5, "nodes/loss": 0.5},
     last_reason=f"hospital-a declined: {LONG}",
 )
+QUANTILES = dict.fromkeys(("0.25", "0.5", "0.75"), 0.305664)
+NUMBERS = {"count": 1437, "missing": 0, "least": 0.180664, "largest": 0.422852, "mean": 0.305396, "std": 0.0338935}
+DATA = {
+    "task": "digits",
+    "examples": 1437,
+    "columns": [{"column": "pixel-mean", "kind": "number", **NUMBERS, "quantiles": QUANTILES}],
+    "labels": None,
+}
 TABLES = {
     "runs": lambda: tables.run_table([Run("3f9a01c2d4e5", "digits-of-all-sites", "rounds", "interrupted", LONG, 100)]),
     "rounds": lambda: tables.round_table([SHORT_ROUND]),
@@ -71,6 +85,7 @@ TABLES = {
         [Node("hospital-north", "connected", last_seen_at=1.8e9, accepted=10, declined=2, late=3, last_reason=LONG)]
     ),
     "contributions": lambda: contributions.contribution_table([Contribution("hospital-north", 999, 1, 2, 3, 4, 5)]),
+    "data": lambda: report_tables(DATA),
 }
 
 
@@ -83,7 +98,9 @@ def test_a_table_fits_the_columns_and_long_texts_stand_below_it(capsys, monkeypa
     tables.show(TABLES[name]())
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= int(columns or 80) for line in lines if LONG.strip() not in line and ": " not in line)
-    if name != "contributions":
+    if name == "data":
+        assert any(line.startswith("pixel-mean  number  1,437") for line in lines)
+    elif name != "contributions":
         assert any(LONG.strip() in line for line in lines)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from covey.client.models.evaluating import Wanted, evaluation_of
 from covey.client.models.evaluations import Evaluation, evaluation_in
+from covey.client.reading.figures import read_figures
 from covey.client.reading.names import RunName
 from covey.client.values import Node, Round, RoundDetail, Run, Update
+from covey.errors import NotFound
 
 
 def answer(node: str, accuracy: float, alone: float | None = None, **missing: str) -> Update:
@@ -72,3 +76,19 @@ def test_who_gains_follows_from_the_run_s_goal(goal: str, gaining: tuple[str, ..
 def test_a_metric_that_is_missing_is_said_and_another_one_stands_for_it() -> None:
     shown = read(Record(answer("a", 0.5, loss="it is nan"), metric="f1"))
     assert (shown.metric, shown.nodes[0].missing) == ("accuracy", {"loss": "it is nan"})
+
+
+STATISTICS = {"method": {"name": "statistics"}}
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [("stopped", "it ended before its last round"), ("running", "covey run logs says what it waits for")],
+)
+def test_a_statistics_run_has_figures_once_its_last_round_is_committed_and_never_a_model(state: str, told: str) -> None:
+    run = Run("3f9a", "ages", "rounds", state, rounds=2, rounds_committed=1, spec=STATISTICS)
+    runs: Any = SimpleNamespace(run=lambda _: run)
+    with pytest.raises(NotFound, match=told):
+        read_figures(runs, run)
+    with pytest.raises(NotFound, match="has no model"):
+        evaluation_of(runs, "ages", Wanted())

@@ -30,7 +30,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Any]:
 def _columns(columns: list[Mapping[str, Any]]) -> list[Any]:
     numbers = ("least", "0.25", "0.5", "0.75", "largest", "mean", "std")
     head = [Column("COLUMN"), Column("KIND"), Column("COUNT", right=True), Column("MISSING", right=True)]
-    head += [Column(name.upper(), right=True) for name in numbers]
+    head += [Column(name.upper(), right=True, below="narrow" if name[0] == "0" else "never") for name in numbers]
     rows: list[tuple[Cell, ...]] = []
     for column in columns:
         known = {**column, **column.get("quantiles", {})}

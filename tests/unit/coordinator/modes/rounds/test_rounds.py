@@ -228,7 +228,7 @@ def test_it_fails_with_that_reason_if_the_specification_says_so():
     made.handle(NodeAnswered("a", 1, "declined", "declined: task not allowed", 1))
     (finish,) = kinds(made.handle(NodeAnswered("b", 1, "declined", "invalid-spec: no labels", 2)), FinishRun)
     assert finish.state == "failed"
-    assert "a declined: declined: task not allowed; b declined: invalid-spec: no labels" in finish.reason
+    assert "a declined: task not allowed; b declined: invalid-spec: no labels" in finish.reason
 
 
 def test_more_nodes_are_waited_for_where_they_would_help():

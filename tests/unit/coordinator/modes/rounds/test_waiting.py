@@ -90,6 +90,7 @@ def test_who_was_late_hears_what_follows_from_it_once_something_does():
 )
 def test_why_a_round_cannot_be_opened_yet(eligible, present, text):
     assert short_text(1, 3, eligible, present) == text
+    assert short_text(1, 1, [], present) == "round 1 needs 1 node; 0 connected"
 
 
 def test_a_run_that_waits_names_those_that_are_not_here_but_nobody_that_was_shut_out():
@@ -113,5 +114,6 @@ def test_a_round_that_is_stuck_says_who_refused_why_it_is_short_and_what_it_wait
 
 def test_a_run_that_fails_for_want_of_updates_says_so_and_who_refused():
     assert failed_text(2, 4, "1 of 2 updates", {}) == "round 2: 1 of 2 updates after 4 attempts"
+    assert failed_text(2, 1, "0 of 1 update", {}) == "round 2: 0 of 1 update after 1 attempt"
     refused = refusals_of({"a": "lost"}, {"a": "gone"})
     assert failed_text(2, 4, "1 of 2 updates", refused) == "round 2: 1 of 2 updates after 4 attempts; a lost: gone"
