@@ -24,6 +24,7 @@ class Evictions:
         store: The record.
         studies: From which nodes are shut out.
         runs: Those that are active.
+        wake: Makes the scheduler look again for those that wait.
         now: Unix time in seconds.
         clock: The machines' time.
     """
@@ -31,6 +32,7 @@ class Evictions:
     store: StoreThread
     studies: Studies
     runs: ActiveRuns
+    wake: Callable[[], None]
     now: Callable[[], float]
     clock: Callable[[], float]
 
@@ -53,4 +55,5 @@ class Evictions:
         for run in self.runs.active.values():
             if study_of(run.run) == study:
                 self.runs.exclude(run, record.node, self.clock())
+        self.wake()
         return record
