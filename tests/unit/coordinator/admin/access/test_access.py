@@ -207,9 +207,15 @@ async def test_a_node_that_is_shut_out_of_a_study_works_for_the_others(called, w
     assert {node.node: node.state for node in world.record.nodes()} == {"ada": "active", "bob": "active"}
 
 
-async def test_who_waits_is_looked_at_again_when_a_run_is_stopped_or_a_node_shut_out(called, monkeypatch):
-    woken = []
-    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.Scheduler.wake", lambda self: woken.append(self))
+@pytest.fixture
+def woken(monkeypatch):
+    """The scheduler, once for each time that it was told to look again."""
+    made: list[Any] = []
+    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.Scheduler.wake", lambda self: made.append(self))
+    return made
+
+
+async def test_who_waits_is_looked_at_again_when_a_run_is_stopped_or_a_node_shut_out(woken, called):
     await called("root", "StopRun", run="old-run")
     assert len(woken) == 1
     await called("alice", "EvictNode", node="ada", study="brain")
