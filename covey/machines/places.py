@@ -164,8 +164,8 @@ class Places:
         """Which runs are to begin now, and what each of the others waits for.
 
         Who waits for nodes has these before all that come after it: a large run is not passed by small ones for ever.
-        While no node of a run is connected it waits; one that has begun before may go on all the same (it may need
-        none any more), but then those that are idle keep their places on the coordinator: all may go on at once.
+        From a run of which no node is connected those that are idle keep their places on the coordinator: when the
+        nodes come, all may go on at once.
 
         Args:
             waiting: Runs that were not begun.
@@ -184,7 +184,7 @@ class Places:
                 continue
             nodes = {node for node in self._rooms if want.uses(node)}
             if not nodes:
-                if want.started and len(chosen) + len(self.idle) < most:
+                if len(chosen) + len(self.idle) < most:
                     chosen.append(want)
                 else:
                     reasons[want.run] = NO_NODE

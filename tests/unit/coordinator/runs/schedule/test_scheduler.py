@@ -299,8 +299,12 @@ async def test_runs_that_wait_go_by_the_studies_as_they_are_now(world, scheduled
     path.write_text('[studies.brain]\nnodes = ["nobody"]\n')
     world.studies = Studies(path)
     world.submit("brain", mode='study = "brain"' + ROUNDS)
-    scheduler, _ = scheduled(4)
-    await settled(world)
-    assert (scheduler.awaited("brain"), list(world.runs.active)) == (NO_NODE, [])
-    path.write_text('[studies.brain]\nnodes = ["nobody", "ada"]\n')
+    world.submit("other", mode='study = "other"' + ROUNDS)
+    monkeypatch.setattr("covey.coordinator.runs.schedule.idleness.WAITS_S", 0.0)
+    scheduler, _ = scheduled(1)
     await active(world, "brain")
+    world.runs.of("brain").facts.waiting = True
+    while scheduler.awaited("other") != NO_NODE:
+        await settled(world)
+    path.write_text('[studies.brain]\nnodes = ["nobody"]\n[studies.other]\nnodes = ["ada"]\n')
+    await active(world, "brain", "other")
