@@ -309,7 +309,7 @@ class AdminService:
         env.sessions.close(node, "evicted", f"evicted by {who}")
         await self._call(self._store.add_event, EventRecord(now, "node-evicted", node=node, detail={"by": who}))
         env.runs.shut_out(node, now)
-        return views.node_view(await self._node(node), False)
+        return views.node_view(await self._call(self._store.node, node), False)
 
     def _node_view(self, record: NodeRecord) -> pb.Node:
         env, session = self._env, self._env.sessions.live().get(record.node)
@@ -318,9 +318,6 @@ class AdminService:
             view.last_seen_at = heard_at(session, env.now())
             view.work.extend(at_work.works_of(env.runs, record.node))
         return view
-
-    async def _node(self, node: str) -> NodeRecord:
-        return await self._call(self._store.node, node)
 
     async def create_token(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:
         """A one-time join token."""
