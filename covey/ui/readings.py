@@ -27,6 +27,8 @@ MOST = 200
 POINTS = 500
 """Of a curve."""
 LOGGED_ROUNDS = 20
+LOOKED_RUNS = 100
+"""The newest runs, among which those of a node are looked for."""
 
 
 class Readings:
@@ -52,9 +54,11 @@ class Readings:
             Route("/api/runs/{run}/rounds/{number:int}", self.round),
             Route("/api/runs/{run}/nodes", self.run_nodes),
             Route("/api/runs/{run}/log", self.log),
+            Route("/api/runs/{run}/site-log", self.site_log),
             Route("/api/runs/{run}/audit", self.audit),
             Route("/api/nodes", self.nodes),
             Route("/api/node", self.node),
+            Route("/api/node/runs", self.node_runs),
             Route("/api/events", self.events),
             Route("/api/differences", self.differences),
         ]
@@ -152,6 +156,15 @@ class Readings:
         lines = self._source.aside(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
         return JSONResponse({"lines": plain(lines[-MOST:][::-1]), "rounds": LOGGED_ROUNDS})
 
+    def site_log(self, request: Request) -> Response:
+        """What a node shares of its log about a run: the newest lines, in order; `before`: those before this number."""
+        run, node = request.path_params["run"], text(request, "node")
+        limit, before = max(1, number(request, "limit", PAGE, MOST)), number(request, "before", 0)
+        log = self._source.aside(lambda c: c.site_log(run, node))
+        lines = [line for line in log.lines if not before or line.number < before]
+        following = lines[-limit].number if len(lines) > limit else 0
+        return JSONResponse({"explanation": log.explanation, "lines": plain(lines[-limit:]), "next": following})
+
     def audit(self, request: Request) -> Response:
         """Everything that is signed of a run, checked now; it may take long."""
         return JSONResponse(self._audits.of(self._run(request)))
@@ -167,6 +180,14 @@ class Readings:
         """A node, and what happened to it."""
         name = text(request, "name")
         return JSONResponse(plain(self._source.ask(lambda c: c.node(name))) | {"now": time.time()})
+
+    def node_runs(self, request: Request) -> Response:
+        """The newest runs in which a node takes part, or may: of a very large one not all names are told."""
+        name = text(request, "name")
+        runs = self._source.aside(lambda c: c.runs(LOOKED_RUNS))
+        own = [run for run in runs if name in run.roster or run.roster_size > len(run.roster)]
+        shown = [{"run": run.run, "name": run.full_name, "state": run.state} for run in own]
+        return JSONResponse({"runs": shown, "more": len(runs) == LOOKED_RUNS})
 
     def events(self, request: Request) -> Response:
         """The newest events, the newest first."""

@@ -29,7 +29,15 @@ from covey.cli.framework.fields import (
     plain,
     plain_list,
 )
-from covey.cli.framework.options import EXISTING_FILE, FILE, VersionName, json_option, target_options
+from covey.cli.framework.options import (
+    EXISTING_FILE,
+    FILE,
+    VersionName,
+    json_option,
+    no_color_option,
+    target_options,
+    watch_options,
+)
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 from covey.cli.framework.records import Form, list_options, print_records
 
@@ -70,10 +78,10 @@ def run() -> None:
     json_fields=SUBMITTED_FIELDS,
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
-@click.option("--watch", "watching", is_flag=True, help="Then follow it to its end; exit code 1 if it fails.")
+@watch_options
 @json_option
 @target_options
-def submit(spec: Path, watching: bool, as_json: bool, target: Target) -> None:
+def submit(spec: Path, watching: bool, no_color: bool, as_json: bool, target: Target) -> None:
     """Check the specification SPEC.toml, queue the run, and print its id."""
     with connected(target) as connection:
         submitted = connection.submit(spec)
@@ -81,7 +89,7 @@ def submit(spec: Path, watching: bool, as_json: bool, target: Target) -> None:
         if not (as_json and watching):
             _print_submitted(connection, submitted, as_json)
         if watching:
-            _follow(connection, submitted.run, as_json)
+            _follow(connection, submitted.run, as_json, no_color=no_color)
 
 
 def _note_what_travels(connection: Connection, submitted: Run) -> None:
@@ -127,11 +135,18 @@ def _print_submitted(connection: Connection, submitted: Run, as_json: bool) -> N
 @click.option("--rounds", type=click.IntRange(1), help="How many more (updates of an asynchronous run).")
 @click.option("--spec", type=EXISTING_FILE, help="A changed specification [default: RUN's own].")
 @click.option("--version", type=VersionName(), default="newest", show_default=True, help="Of RUN's model.")
-@click.option("--watch", "watching", is_flag=True, help="Then follow it to its end; exit code 1 if it fails.")
+@watch_options
 @json_option
 @target_options
 def continue_run(
-    run: str, rounds: int | None, spec: Path | None, version: Any, watching: bool, as_json: bool, target: Target
+    run: str,
+    rounds: int | None,
+    spec: Path | None,
+    version: Any,
+    watching: bool,
+    no_color: bool,
+    as_json: bool,
+    target: Target,
 ) -> None:
     """Queue a new run that begins with the model of RUN, and print its id.
 
@@ -146,7 +161,7 @@ def continue_run(
         if not (as_json and watching):
             _print_submitted(connection, submitted, as_json)
         if watching:
-            _follow(connection, submitted.run, as_json)
+            _follow(connection, submitted.run, as_json, no_color=no_color)
 
 
 @run.command(
@@ -238,7 +253,7 @@ def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, ta
     json_fields=WATCH_FIELDS,
 )
 @click.argument("run")
-@click.option("--no-color", is_flag=True, help="Draw without colours, as with NO_COLOR in the environment.")
+@no_color_option
 @json_option
 @target_options
 def watch(run: str, no_color: bool, as_json: bool, target: Target) -> None:

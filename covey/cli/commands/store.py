@@ -134,6 +134,7 @@ def push(folder: Path, address: str, keep: int | None, as_json: bool) -> None:
     """
     from covey.coordinator.backup.offsite import push as push_backup
 
+    os.umask(0o077)
     _show_moved(push_backup(folder.absolute(), address, keep), address, as_json, "copied to")
 
 
@@ -157,6 +158,10 @@ def pull(address: str, folder: Path, name: str, as_json: bool) -> None:
 
 
 def _show_moved(moved: Moved, address: str, as_json: bool, what: str) -> None:
+    from covey.cli.views.listing import safe_text
+
+    for warning in moved.warnings:
+        click.echo(f"warning: {safe_text(warning).plain}", err=True)
     if as_json:
         print_json(dict(zip(MOVED_FIELDS, (moved.name, address, moved.files, moved.bytes), strict=True)))
     else:

@@ -148,3 +148,23 @@ class VersionName(click.ParamType[Any]):
         if not re.fullmatch(r"\d{1,9}", str(value)):
             self.fail(f"{value!r} is not a version; choose a number, 'newest' or 'best'", param, ctx)
         return int(value)
+
+
+no_color_option = click.option(
+    "--no-color", is_flag=True, help="Draw without colours, as with NO_COLOR in the environment."
+)
+"""`no_color: bool`, for what is drawn on a terminal."""
+
+
+def watch_options(command: F) -> F:
+    """Give a command that queues a run `--watch`, as `watching: bool`, and with it `--no-color`."""
+
+    @click.option("--watch", "watching", is_flag=True, help="Then follow it to its end; exit code 1 if it fails.")
+    @no_color_option
+    @functools.wraps(command)
+    def wrapped(*args: Any, watching: bool, no_color: bool, **kwargs: Any) -> Any:
+        if no_color and not watching:
+            raise click.UsageError("--no-color is for what --watch draws: give that as well")
+        return command(*args, watching=watching, no_color=no_color, **kwargs)
+
+    return wrapped  # type: ignore[return-value]

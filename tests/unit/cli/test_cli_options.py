@@ -1,7 +1,8 @@
 import click
 import pytest
+from click.testing import CliRunner
 
-from covey.cli.framework.options import Address, Duration, Size, VersionName, target_of
+from covey.cli.framework.options import Address, Duration, Size, VersionName, target_of, watch_options
 from covey.client.target import Target
 
 
@@ -63,3 +64,22 @@ def test_versions_by_name_and_number():
     ]
     with pytest.raises(click.BadParameter, match="'newest' or 'best'"):
         VersionName().convert("-3", None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ([], 0, "False False"),
+        (["--watch"], 0, "True False"),
+        (["--watch", "--no-color"], 0, "True True"),
+        (["--no-color"], 2, "give that as well"),
+    ],
+)
+def test_colours_are_a_matter_of_what_is_watched(options, code, said):
+    @click.command()
+    @watch_options
+    def command(watching: bool, no_color: bool) -> None:
+        click.echo(f"{watching} {no_color}")
+
+    done = CliRunner().invoke(command, options)
+    assert (done.exit_code, said in done.output) == (code, True)

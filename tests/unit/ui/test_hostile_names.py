@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord, TokenRecord
 from covey.testing.ui.browser import chromium, looking, served
 from covey.ui.server import redirect
@@ -39,6 +40,8 @@ def hostile(recorder):
     recorder.open("one", 1)
     recorder.commit("one", 1, metrics={MARKUP: 0.5, "accuracy": 0.25, "x": f"no value: {MARKUP}"}, evaluated=True)
     recorder.store.add_event(EventRecord(5.0, "drill-joined", "one", "eve", detail={"attack": MARKUP, MARKUP: MARKUP}))
+    line = {"at": 1.0, "round": 1, "kind": "output", "text": f"site says {MARKUP}"}
+    SiteLogs(recorder.data_dir / FOLDER).add("one", "ada", "all", [line], 2)
     return recorder.data_dir
 
 
@@ -65,6 +68,10 @@ def test_hostile_names_and_metrics_are_text(hostile, recorder):
         page.get_by_role("heading", name="<img").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
         page.get_by_text("stops at: target 0.9, 0.25 at best").wait_for()
+        page.get_by_text("Logs of its nodes").click()
+        page.get_by_text("site says <img src=x").wait_for()
+        page.get_by_label("Logs of its nodes: node").select_option("bob")
+        page.get_by_text("bob has said nothing of its log").wait_for()
         page.get_by_text("What happened").click()
         happened = page.get_by_role("table", name="what happened")
         happened.get_by_text("drill-joined").wait_for()

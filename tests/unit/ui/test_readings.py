@@ -6,6 +6,7 @@ import pytest
 
 from covey.client.audit.verify import AuditReport
 from covey.client.connection import Connection
+from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
 from covey.storage.record.contract import EventRecord
 from covey.ui import readings
 
@@ -121,6 +122,44 @@ def test_nodes_events_and_logs(client, recorder):
     }
 
 
+def test_what_a_site_shares_of_its_log_comes_in_pages_from_the_newest_back(client, recorder):
+    recorder.run("run", rounds=1)
+    lines = [{"at": 1.0, "round": 1, "kind": "output", "text": f"{HOSTILE} {number}"} for number in range(300)]
+    SiteLogs(recorder.data_dir / FOLDER).add("run", "ada", "failures", lines, 2)
+
+    def page(node="ada", **query):
+        answer = client.get("/api/runs/run/site-log", params={"node": node, **query}).json()
+        return [line["text"].removeprefix(f"{HOSTILE} ") for line in answer["lines"]], answer["next"]
+
+    newest, following = page(limit=2)
+    assert newest == ["298", "299"]
+    assert page(limit=2, before=following)[0] == ["296", "297"]
+    assert len(page(limit=10_000)[0]) == readings.MOST
+    texts, following = page(limit=200, before=page(limit=200)[1])
+    assert (texts[0], texts[-1], following) == ("0", "99", 0)
+    assert "nothing else" in client.get("/api/runs/run/site-log?node=ada").json()["explanation"]
+
+
+@pytest.mark.parametrize(("sharing", "said"), [("none", "share_logs"), ("", "has said nothing"), ("all", "")])
+def test_a_site_that_shares_nothing_is_explained(client, recorder, sharing, said):
+    recorder.run("run", rounds=1)
+    if sharing:
+        SiteLogs(recorder.data_dir / FOLDER).add("run", "bob", sharing, [], 2)
+    page = client.get("/api/runs/run/site-log?node=bob").json()
+    assert (page["lines"], page["next"]) == ([], 0)
+    assert said in page["explanation"] if said else page["explanation"] == ""
+
+
+def test_the_runs_of_a_node_are_found_among_the_newest(client, recorder, monkeypatch):
+    for number in range(3):
+        recorder.run(f"run-{number}", nodes=("ada", "bob") if number != 1 else ("bob",))
+    answer = client.get("/api/node/runs?name=ada").json()
+    assert ([run["run"] for run in answer["runs"]], answer["more"]) == (["run-2", "run-0"], False)
+    monkeypatch.setattr(readings, "LOOKED_RUNS", 2)
+    answer = client.get("/api/node/runs?name=ada").json()
+    assert ([run["run"] for run in answer["runs"]], answer["more"]) == (["run-2"], True)
+
+
 def test_what_is_wrong_with_a_record_is_what_an_audit_says(client, recorder):
     recorder.run("run", rounds=1)
     (recorder.data_dir / "keys").mkdir()
@@ -148,6 +187,8 @@ def test_two_runs_differ_in_keys(client, recorder):
         ("/api/runs/run/rounds?before=" + 300 * "9", 400),
         ("/api/runs?before=" + 300 * "x", 400),
         ("/api/node?name=nobody", 404),
+        ("/api/runs/run/site-log?node=nobody", 404),
+        ("/api/runs/nothing/site-log?node=ada", 404),
         ("/api/nothing", 404),
         ("/static/../app.py", 404),
         ("/static/%2e%2e/app.py", 404),

@@ -5,7 +5,9 @@ import { confirmed, el, facts, fill, link, section, table } from "../dom.js";
 import { ago, bytes, moment, span } from "../format.js";
 import { badge, bar, button, drill } from "../parts.js";
 import { eventTable } from "./events.js";
+import { siteLog } from "./site_log.js";
 
+const LOG_EVERY_S = 5;
 const COUNTED = ["accepted", "rejected", "declined", "lost", "late"];
 
 /** What a node does in a run, and how fast. */
@@ -60,7 +62,15 @@ const nodesTable = (nodes, now) =>
 export function nodeView(name) {
   const { element, box } = section(`Node ${name}`);
   const happened = section("What happened to it");
-  const wrapper = el("div", {}, element, happened.element);
+  const log = siteLog("Its log", "run", runs, (run) => ({ run, node: name }), "it takes part in none of the newest runs");
+  const wrapper = el("div", {}, element, el("section", {}, log.element), happened.element);
+  let logDue = 0;
+
+  async function runs() {
+    const page = await get("/api/node/runs", { name });
+    const shown = page.runs.map(({ run, name: text, state }) => [run, `${text} (${run}, ${state})`]);
+    return page.more ? [...shown, ["", `of earlier runs: covey run logs RUN --node ${name}`]] : shown;
+  }
 
   async function evict() {
     const question = `Evict ${name}? It is shut out at once and for good; its updates so far stay.`;
@@ -84,6 +94,10 @@ export function nodeView(name) {
       ]),
       node.state === "evicted" ? null : button("Evict", evict, "danger"),
     ]);
+    if (now >= logDue) {
+      logDue = now + LOG_EVERY_S;
+      log.reload();
+    }
     fill(happened.box, events, () => eventTable(`events of ${name}`, events));
     return 2500;
   }

@@ -8,6 +8,7 @@ import { curvesSection } from "./curves.js";
 import { gossipSection } from "./gossip.js";
 import { doing } from "./nodes.js";
 import { roundsSection } from "./rounds.js";
+import { siteLog } from "./site_log.js";
 
 const COUNTED = ["accepted", "rejected", "declined", "lost", "late"];
 const AUDITED_SHOWN = 20;
@@ -112,13 +113,15 @@ export function runView(run) {
   const contributions = section("Nodes");
   const audit = section("Audit", button("Check everything that is signed", async () => audit.box.replaceChildren(...(await auditReport(run)))));
   const log = opened("What happened", () => get(ofRun(run, "log")), logTable);
+  const sites = siteLog("Logs of its nodes", "node", async () => roster, (node) => ({ run, node }), "no node takes part yet");
   const specification = opened("Specification", () => get(ofRun(run)), (page) => el("pre", { tabindex: "0" }, JSON.stringify(page.run.spec, null, 2)));
   const live = el("div", {});
-  const element = el("div", {}, el("section", {}, title, head, actions), live, now.element, contributions.element, audit.element, ...[log.element, specification.element, compareWith(run)].map((part) => el("section", {}, part)));
+  const element = el("div", {}, el("section", {}, title, head, actions), live, now.element, contributions.element, audit.element, ...[log.element, sites.element, specification.element, compareWith(run)].map((part) => el("section", {}, part)));
   let curves = null;
   let exchange = null;
   let isDrawn = false;
   let working = [];
+  let roster = [];
   let nodesDue = 0;
   let logDue = 0;
   let hadEnded = false;
@@ -151,6 +154,8 @@ export function runView(run) {
     const page = await get(ofRun(run));
     if (isClosed) return 0;
     const { ended } = page.run;
+    roster = page.run.roster.map((name) => [name, name]);
+    if (page.run.roster_size > roster.length) roster.push(["", `of the other nodes: covey run logs ${run} --node NODE`]);
     if (curves === null) assemble(page.coordinated);
     title.textContent = page.run.name;
     document.title = `${page.run.name}: ${page.run.state} - Covey`;
@@ -164,6 +169,7 @@ export function runView(run) {
     if (page.now >= logDue || ended !== hadEnded) {
       logDue = page.now + (ended ? 60 : 5);
       log.reload();
+      sites.reload();
     }
     hadEnded = ended;
     return ended ? again || 10000 : Math.min(again || 1000, 1000);
