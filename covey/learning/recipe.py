@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class RecipeInputs:
         others: What came down of parts that are collected, by part and node; each is opened when it is looked up.
         common: Gives the task's common data, on the device where possible; they are loaded when first asked for.
         min_k: Of how few examples this node's operator lets something be said; 0: of none at all.
+        label_counts: What this node's operator lets be said of how many examples of each label there are.
     """
 
     layout: Layout
@@ -42,6 +43,7 @@ class RecipeInputs:
     others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     common: Callable[[], Dataset[Any] | None] = _none
     min_k: int = 0
+    label_counts: Literal["off", "noisy", "exact"] = "off"
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ def count_labels(context: RecipeContext, classes: int, method: str) -> Tensor:
     """Of the node's own examples: int64 `[classes]`.
 
     Raises:
-        TaskError: The task names no labels, or other ones than its model has outputs for.
+        TaskError: The task names no labels, or others than these; which, the message does not say: it leaves the node.
     """
     labels = context.labels()
     if labels is None:
         raise TaskError(f'"{method}" counts labels, and this task names none; give it `labels`')
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise TaskError(f"labels from {int(labels.min())} to {int(labels.max())}, and a model with {classes} outputs")
+        raise TaskError(f'"{method}" counts the labels from 0 to {classes - 1}, and there are others here')
     return torch.bincount(labels, minlength=classes)
 
 

@@ -70,8 +70,7 @@ METHODS = {
     "feddistill-plus": '[method]\nname = "feddistill-plus"',
     "fedensemble": '[method]\nname = "fedensemble"',
     "fedgen-noisy": '[method]\nname = "fedgen"\noptions = { labels = "noisy", epsilon = 20, steps = 10 }',
-    "statistics": '[method]\nname = "statistics"\n'
-    'options = { columns = ["pixel-mean", "label"], labels = 10, min_k = 5 }',
+    "statistics": '[method]\nname = "statistics"\noptions = { columns = ["pixel-mean"], labels = 10, min_k = 5 }',
 }
 BRIEF = {"feddistill", "feddistill-plus", "fedensemble", "memory", "scale-shift", "stablenet", "paws", "suncet"}
 BRIEF |= {"statistics"}

@@ -15,13 +15,12 @@ from typing_extensions import override
 
 from covey.client.connection import Connection
 from covey.client.specification import parsed
-from covey.client.sweeps.curves import curve_of
 from covey.client.sweeps.events import Failed, Measured
 from covey.client.sweeps.machine import Work
 from covey.client.sweeps.sweep import Sweep
 from covey.client.sweeps.trials import Trials
 from covey.client.values import Run
-from covey.errors import Conflict, NotFound, RunFailed, SpecError
+from covey.errors import Conflict, NotFound, SpecError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -124,10 +123,7 @@ class DeployedTrials(Trials):
             return False  # its end counts
         with self._turn:
             rounds = self._connection.rounds(run.run)
-        try:
-            return curve_of(rounds, self.sweep.metric, self.target(work))[-1][0] == self.target(work)
-        except RunFailed:
-            return False
+        return self.is_known(work, rounds)
 
 
 def _require_same(run: Run, spec: dict[str, Any]) -> None:

@@ -97,7 +97,9 @@ class SimulatedTrials(Trials):
         is_last = self.sweep.is_population or work.rung == len(self.sweep.rungs) - 1
         async with self._crew() as crew:
             run = await asyncio.to_thread(_begun, folder, name, is_first=work.rung == 0)
-            if run is None or not (run.ended or (run.done >= self.target(work) and not is_last)):
+            if run is None or not (
+                run.ended or (not is_last and await asyncio.to_thread(self._is_there, work, folder))
+            ):
                 try:
                     plan = await asyncio.to_thread(self._plan_of, work, folder, name)
                     until = None if is_last else self.target(work)
@@ -106,6 +108,11 @@ class SimulatedTrials(Trials):
                     return Failed(work.trial, work.rung, work.seed, str(error))
         with Connection(Target(folder)) as record:
             return self.outcome(work, record.run(name), record.rounds(name))
+
+    def _is_there(self, work: Work, folder: Path) -> bool:
+        """Whether a run that goes on came to the rung before a kill. Blocking."""
+        with Connection(Target(folder)) as record:
+            return self.is_known(work, record.rounds(self.sweep.run_name(work.trial, work.seed, work.rung)))
 
     @contextlib.asynccontextmanager
     async def _crew(self) -> AsyncIterator[Crew]:

@@ -57,6 +57,18 @@ class Trials(ABC):
         rungs, rung = self.sweep.rungs, work.rung
         return rungs[rung] - (rungs[rung - 1] if self.sweep.is_population and rung else 0)
 
+    def is_known(self, work: Work, rounds: Iterable[Round]) -> bool:
+        """Whether the metric has its value at the rung: a round is committed some time before it is evaluated.
+
+        Raises:
+            SpecError: No evaluation gives the metric.
+        """
+        target = self.target(work)
+        try:
+            return curve_of(rounds, self.sweep.metric, target)[-1][0] == target
+        except RunFailed:
+            return False
+
     def outcome(self, work: Work, run: Run, rounds: Iterable[Round]) -> Measured | Failed:
         """What a run's record says of a rung.
 

@@ -91,10 +91,10 @@ class IdxImages(Task):
         return noisy(shifted(x, MOVED, generator), NOISE, generator, WHITE), y
 
     def table(self, dataset: Dataset[Any]) -> dict[str, Tensor]:
-        """`label`, and `pixel-mean`: the mean of an image's pixels, 0..255."""
-        x, y = dataset.tensors  # type: ignore[attr-defined]
+        """`pixel-mean`: the mean of an image's pixels, 0..255."""
+        x, _ = dataset.tensors  # type: ignore[attr-defined]
         sums = torch.cat([images.flatten(1).sum(1, dtype=torch.float64) for images in x.split(1024)])
-        return {"label": y, "pixel-mean": sums / x[0].numel()}
+        return {"pixel-mean": sums / x[0].numel()}
 
     def train_data(self, data: NodeData) -> Images:
         """(uint8 [height, width], int64 label)."""

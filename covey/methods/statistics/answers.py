@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from covey.errors import TaskError
 from covey.figures import FiguresForm
 from covey.methods.statistics.hiding import HIDDEN, tells_too_much, with_hidden
 
@@ -17,6 +18,8 @@ FIELDS = 6
 MOST = 2.0**40
 """No node has more examples."""
 LARGEST = 1e100
+NARROWEST = 1e-100
+"""No range of two values is narrower: it could not be cut."""
 STEPS = 16
 """The range that is said is rounded outwards, to steps of the largest power of two in a 16th of its width."""
 Numbers = NDArray[np.float64]
@@ -99,15 +102,25 @@ def _flat(
 def _ranges_row(present: Numbers, k: int) -> tuple[float, ...]:
     if tells_too_much(present, k):
         return SILENT
+    if len(present) < 2 * k:  # the k-th smallest value would be one of the k - 1 largest
+        return SILENT
     ordered = np.sort(present)
-    low, high = sorted((float(ordered[k - 1]), float(ordered[-k])))
+    low, high = float(ordered[k - 1]), float(ordered[-k])
+    if low == high and (present == low).sum() < k:
+        return SILENT
     return 1.0, HIDDEN, 0.0, 0.0, *rounded_outwards(low, high)
 
 
 def rounded_outwards(low: float, high: float) -> tuple[float, float]:
-    """A range that is a little wider, and tells no value exactly; one value alone stays, with as much around it."""
+    """A range that is a little wider, and tells no value exactly; one value alone stays, with as much around it.
+
+    Raises:
+        TaskError: It is too narrow to be cut.
+    """
     if low == high:
         return low, high
+    if high - low < NARROWEST:
+        raise TaskError(f"a column's values are less than {NARROWEST:g} apart; give them in another unit (Task.table)")
     step = 2.0 ** math.floor(math.log2((high - low) / STEPS))
     return math.floor(low / step) * step, math.ceil(high / step) * step
 
@@ -175,9 +188,15 @@ def _no_column(column: ColumnAnswer, examples: float, k: int) -> str:
         return reason
     if not (0 <= column.weight <= examples and column.weight.is_integer()):
         return f"a weight of {column.weight:g}, of {examples:g} examples"
+    if column.missing != HIDDEN and column.weight + column.missing > examples:
+        return f"{column.weight:g} values and {column.missing:g} missing, of {examples:g} examples"
+    if (shown := column.cells[column.cells != HIDDEN].sum()) > column.weight:
+        return f"{shown:g} examples in its bins, and {column.weight:g} values"
     if max(map(abs, (column.mean, column.low, column.high))) > LARGEST or not 0 <= column.m2 <= MOST * LARGEST**2:
         return f"a mean of {column.mean:g}, squares of {column.m2:g}, or a range that cannot be"
-    return "a range that ends before it begins" if column.low > column.high else ""
+    if column.low > column.high:
+        return "a range that ends before it begins"
+    return f"a range narrower than {NARROWEST:g}" if 0 < column.high - column.low < NARROWEST else ""
 
 
 def _no_counts(cells: Numbers, examples: float, k: int) -> str:

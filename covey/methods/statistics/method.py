@@ -17,7 +17,7 @@ from covey.learning.models.state import tensors_of
 from covey.learning.recipe import PlainRecipe, RecipeContext
 from covey.methods.contract import Combination, FinishContext, LabelCounts, Made, Method, Part, PluginOptions, RunForm
 from covey.methods.label_counts import count_labels
-from covey.methods.statistics.answers import Numbers, figures_answer, numel, objection_to, ranges_answer
+from covey.methods.statistics.answers import NARROWEST, Numbers, figures_answer, numel, objection_to, ranges_answer
 from covey.methods.statistics.combining import grid_of, totals_of
 from covey.parts import COLLECT
 
@@ -50,6 +50,8 @@ class StatisticsOptions(PluginOptions):
                 raise ValueError(f"ranges has {name!r}, which is not in columns")
             if not low < high:
                 raise ValueError(f"the range of {name!r} ends before it begins; write [low, high]")
+            if high - low < NARROWEST:
+                raise ValueError(f"the range of {name!r} is narrower than {NARROWEST:g}; take another unit")
         return self
 
     @property
@@ -62,7 +64,8 @@ class Statistics(Method):
     """Counts, means, variances, histograms and quantiles of the nodes' data; no model is trained, and none travels.
 
     The task says what columns its examples have (`Task.table`). Round 1: each node says the range of each column, the
-    k-th smallest and the k-th largest value, rounded outwards to a 16th of their distance (part `answer`). The
+    k-th smallest and the k-th largest value, rounded outwards to a 16th of their distance, and nothing of fewer than
+    2 k values (part `answer`). The
     coordinator makes bins of equal width from the least to the largest of these (part `grid`). Round 2: each
     node says how many examples have a value, their mean, the sum of squared distances from it, how many are in each
     bin, and how many have each label. Part `totals`, a file of the version, has what these come to (`covey.figures`).
@@ -70,7 +73,8 @@ class Statistics(Method):
     Nothing is said of fewer than k examples, with k the larger one of the run's `min_k` and the operator's; it is
     hidden on the node, before it leaves (`covey.methods.statistics.hiding`):
 
-    - a node with fewer than k examples declines;
+    - a node with fewer than k examples declines, and so does one that is asked for a column that is its labels, unless
+      its operator allows exact counts of these and the run does not count them already: two tables tell more than one;
     - a cell of 1 to k - 1 examples is hidden, and so are further ones, the smallest first, until four cells
       and k examples are hidden in a table, since what is hidden would else follow from total, mean and variance;
     - of a column with fewer than k values, or with at most three different ones of which one is rarer than k, nothing
@@ -156,14 +160,16 @@ class Telling(PlainRecipe):
         """Look at the data.
 
         Raises:
-            PolicyError: There are too few examples to say anything.
-            TaskError: The task has no such columns, or no such labels.
+            PolicyError: There are too few examples to say anything, or a column is the labels, and more would be said
+                of them than the operator allows.
+            TaskError: The task has no such columns, or no such labels; or a column's values are too near each other.
         """
         options, form = self._options, self._options.form
         k, examples = max(options.min_k, context.inputs.min_k), context.size
         if examples < k:
             raise PolicyError(f"this node has fewer than {k} examples, of which nothing is to be said (min_k)")
         columns = _columns(context, form)
+        _refuse_labels(context, form, columns)
         grid = context.inputs.parts.get(GRID)
         if grid is None:
             answer = ranges_answer(examples, columns, form, k)
@@ -188,3 +194,19 @@ def _columns(context: RecipeContext, form: FiguresForm) -> list[Numbers]:
         known = ", ".join(table) or "none"
         raise TaskError(f"this task has no column {unknown[0]!r} (method.options.columns); here it has {known}")
     return [table[name] for name in form.columns]
+
+
+def _refuse_labels(context: RecipeContext, form: FiguresForm, columns: Sequence[Numbers]) -> None:
+    labels = context.labels()
+    if labels is None or (context.inputs.label_counts == "exact" and not form.labels):
+        return
+    for name, values in zip(form.columns, columns, strict=True):
+        present = ~np.isnan(values)
+        if not present.any() or (values != labels.numpy())[present].any():
+            continue
+        if form.labels:
+            raise PolicyError(f"column {name!r} is the labels, which this run counts already; ask for one of both")
+        raise PolicyError(
+            f"column {name!r} is the labels; this node's operator allows their counts "
+            f'"{context.inputs.label_counts}" ([policy] label_counts in node.toml)'
+        )

@@ -246,7 +246,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
             one_step, indices, round=1, rounds=spec.rounds_in_all, seed=spec.seed, roster_index=0, device=context.device
         ),
         recipe=None if recipe is None or recipe.trains else recipe,
-        inputs=RecipeInputs(context.layout, min_k=job.limits.min_k),
+        inputs=RecipeInputs(context.layout, min_k=job.limits.min_k, label_counts=job.limits.label_counts),
     )
     seconds = time.monotonic() - began
     payload, layout = spec.exchange.payload, context.layout.part("model")

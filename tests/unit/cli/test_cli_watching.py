@@ -3,7 +3,7 @@ import json
 import pytest
 from rich.console import Console
 
-from covey.cli.views import tables
+from covey.cli.views import run_views, tables
 from covey.cli.views.run_screen import SHOWN_ROUNDS
 from covey.cli.views.run_views import JsonLines, LiveTable, PlainLines
 from covey.client.errors import Unreachable
@@ -100,8 +100,9 @@ def test_the_live_table_shows_the_newest_rounds_of_a_long_run(screen):
     assert "F1" in text
 
 
-def test_the_live_table_reads_how_its_nodes_are_now_and_then_and_at_the_end(screen):
+def test_the_live_table_reads_how_its_nodes_are_now_and_then_and_at_the_end(screen, monkeypatch):
     looks = list[str]()
+    monkeypatch.setattr(run_views, "LOOK_S", 3600.0)
 
     def read(run):
         looks.append(run.state)

@@ -55,7 +55,7 @@ def test_a_run_that_is_paused_and_taken_up_again_comes_to_the_same_model(plan, t
             ("committed", ["accuracy", "loss"])
         ]
         with pytest.raises(InterruptedError):
-            asyncio.run(simulate(replace(parts, resumed=run), killed, crew=crew))
+            asyncio.run(simulate(replace(parts, until=2, resumed=run), killed, crew=crew))
         third = asyncio.run(simulate(replace(parts, until=3, resumed=run), crew=crew))
         assert (third.state, len(rounds_of(folder, run))) == ("running", 3)
         last = asyncio.run(simulate(replace(parts, resumed=run), crew=crew))

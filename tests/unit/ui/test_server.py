@@ -33,6 +33,7 @@ def test_it_ends_while_a_question_is_open(source, recorder, monkeypatch, caplog,
 
     monkeypatch.setattr(Connection, "run_log" if aside else "events", lambda self, *_, **__: self._loop.run(for_ever()))
     monkeypatch.setattr(server, "STOP_S", 0.2)
+    monkeypatch.setitem(server.SETTINGS, "timeout_graceful_shutdown", WAIT_S)
     known, answers = Secrets(), []
     listener = listen(0)
     port = listener.getsockname()[1]

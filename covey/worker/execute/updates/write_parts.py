@@ -89,8 +89,9 @@ class PartsWriter:
         kept = {
             part.name: _flat(part, job.state[slot(part.name)]) for part in self._parts if slot(part.name) in job.state
         }
-        common, min_k = lambda: self._context.common_data, job.limits.min_k
-        return RecipeInputs(self._context.layout, down, kept, self._others(), common, min_k)
+        common, limits = lambda: self._context.common_data, job.limits
+        others, layout = self._others(), self._context.layout
+        return RecipeInputs(layout, down, kept, others, common, limits.min_k, limits.label_counts)
 
     def _others(self) -> Mapping[str, Mapping[str, Tensor]]:
         job, spec = self._job, self._context.spec

@@ -18,7 +18,8 @@ from covey.client.sweeps.simulated import Machines, SimulatedTrials
 from covey.client.sweeps.sweep import read_sweep
 from covey.errors import SpecError
 from covey.library.plot_sweep import draw_sweep
-from tests.unit.simulation.in_process import CrewHere
+from covey.worker.jobs.operations import EVALUATE
+from tests.unit.simulation.in_process import CrewHere, Here
 
 SWEEP = """
 [specification]
@@ -98,6 +99,30 @@ def test_a_sweep_that_is_killed_goes_on_and_comes_to_the_same(tmp_path, monkeypa
     ran = run(sweep, folder)  # once more: nothing is left to do
     assert ran == whole
     _shown(folder, whole, tmp_path, monkeypatch)
+
+
+def test_a_kill_between_a_rungs_last_round_and_its_evaluation_loses_no_value(tmp_path, monkeypatch):
+    sweep, folder = swept(tmp_path, 1, 1, 'prune = { method = "halving", rungs = [2] }'), tmp_path / "lr.sweep"
+    evaluated, do = [], Here.do
+
+    async def killed(self, operation, job):
+        if operation is EVALUATE:
+            evaluated.append(job)
+            if len(evaluated) == 3:  # of the check, of the first round, of the second one
+                raise KeyboardInterrupt
+        return await do(self, operation, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Here, "do", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(sweep, folder)
+    with connect(folder / "runs" / "0-3") as record:
+        left = record.rounds("lr-0-3")
+    assert [(item.state, bool(item.metrics)) for item in left] == [("committed", True), ("committed", False)]
+    results = run(sweep, folder)
+    measured = [event for event in read_record(folder)[1] if isinstance(event, Measured)]
+    assert [[at for at, _ in event.curve] for event in measured] == [[1, 2], [3]]
+    assert [trial.state for trial in results.trials] == ["completed"]
 
 
 def _shown(folder, results, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,15 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from covey.errors import PolicyError, SpecError, TaskError
 from covey.figures import Figures, FiguresForm
 from covey.layout import Layout
 from covey.methods.parts import RunForm
-from covey.methods.statistics.answers import Numbers, figures_answer, numel, objection_to, ranges_answer
+from covey.methods.statistics.answers import SILENT, Numbers, figures_answer, numel, objection_to, ranges_answer
 from covey.methods.statistics.combining import grid_of, totals_of
 from covey.methods.statistics.method import ANSWER, Statistics
-from covey.testing.method_rounds import MethodRounds, spec_of
+from covey.testing.method_rounds import MethodRounds, NormedExample, spec_of
 from covey.testing.methods import MethodConformance
 from covey.worker.jobs.training import TrainLimits
 
@@ -117,6 +119,51 @@ def test_ranges_are_of_k_values_at_least_and_no_value_exactly() -> None:
     assert np.sort(values)[-K] <= high < 10
 
 
+ONE = FiguresForm(("age",), 4)
+
+
+@pytest.mark.parametrize("size", range(K, 2 * K + 3))
+def test_a_range_is_said_of_twice_k_values(size: int) -> None:
+    values = np.random.default_rng(size).normal(0, 1, size)
+    row = ranges_answer(size, [values], ONE, K)[1:7].tolist()
+    if size < 2 * K:
+        assert row == list(SILENT)  # else it would go from the largest values to the least
+    else:
+        assert (values <= row[4]).sum() < K <= (values >= row[4]).sum()
+        assert (values >= row[5]).sum() < K <= (values <= row[5]).sum()
+
+
+@pytest.mark.parametrize(("same", "said"), [(2, 0.0), (K - 1, 0.0), (K, 1.0)])
+def test_a_range_that_is_one_value_is_said_where_k_have_it(same: int, said: float) -> None:
+    beside = 1.0 + np.arange(K - 1)
+    values = np.concatenate([-beside, np.zeros(same), beside])
+    assert ranges_answer(len(values), [values], ONE, K)[1] == said
+
+
+def test_ranges_that_cannot_be_cut_are_refused() -> None:
+    values = np.array([0.0] * 15 + [5e-324] * 15)
+    with pytest.raises(TaskError, match="less than 1e-100 apart; give them in another unit"):
+        ranges_answer(30, [values], ONE, K)
+    answer = ranges_answer(30, [(values > 0).astype(float)], ONE, K)
+    assert objection_to(answer, ONE, K) == ""
+    answer[5:7] = 0.0, 5e-324
+    assert "a range narrower than 1e-100" in objection_to(answer, ONE, K)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ([100, 100, 5, 1, 0, 0, 100, 0, 0, 0], "100 values and 100 missing, of 100 examples"),
+        ([11, 0, 5, 1, 0, 0, 100, 0, 0, 0], "100 examples in its bins, and 11 values"),
+        ([0, 100, 0, 0, 0, 0, -1, -1, -1, -1], ""),
+        ([80, 20, 5, 1, 0, 0, 80, 0, 0, 0], ""),
+    ],
+)
+def test_a_column_has_no_more_examples_than_there_are(row: list[float], text: str) -> None:
+    objection = objection_to(np.array([100.0, *row]), ONE, K)
+    assert objection == (f"column 'age': {text}" if text else "")
+
+
 @pytest.mark.parametrize(
     ("at", "value", "text"),
     [
@@ -169,6 +216,35 @@ def test_the_operator_has_the_last_word(tmp_path: Path) -> None:
     assert (told.metrics, told.evaluation, told.steps) == ({}, {}, 0)  # nothing but the answer
 
 
+class Labelled(NormedExample):
+    """Its only column is its labels, of which one is missing."""
+
+    def table(self, dataset: Dataset[Any]) -> dict[str, Any]:
+        return {"outcome": [math.nan, *(float(y) for _, y in list(dataset)[1:])]}  # type: ignore[call-overload]
+
+
+def test_a_column_that_is_the_labels_needs_what_their_counts_need(tmp_path: Path) -> None:
+    def ran(labels: int, limits: TrainLimits) -> Any:
+        options = {"columns": ["outcome"], "min_k": 5, "bins": 2, "ranges": {"outcome": [-0.5, 1.5]}, "labels": labels}
+        spec = spec_of("statistics", options, **TWO, task={"name": f"{__name__}:Labelled"})
+        return MethodRounds(spec, tmp_path / f"{labels}-{limits.label_counts}").train("n0", limits=limits)
+
+    for limits in (TrainLimits(min_k=5), TrainLimits(min_k=5, label_counts="noisy")):
+        allowed = limits.label_counts
+        with pytest.raises(PolicyError, match=rf'\'outcome\' is the labels.*"{allowed}" \(\[policy\] label_counts'):
+            ran(0, limits)
+    with pytest.raises(PolicyError, match="which this run counts already"):
+        ran(2, TrainLimits(min_k=5, label_counts="exact"))
+    ran(0, TrainLimits(min_k=5, label_counts="exact"))
+
+
+def test_a_label_that_nobody_asked_for_is_not_said(tmp_path: Path) -> None:
+    run = MethodRounds(spec_of("statistics", COLUMNS | {"labels": 1}, **TWO), tmp_path)
+    run.round()
+    with pytest.raises(TaskError, match=r"counts the labels from 0 to 0, and there are others here$"):
+        run.train("n0")
+
+
 @pytest.mark.parametrize(
     ("options", "sections", "text"),
     [
@@ -178,6 +254,7 @@ def test_the_operator_has_the_last_word(tmp_path: Path) -> None:
         ({"columns": ["a", "a"]}, TWO, "names one twice"),
         ({"columns": ["a"], "ranges": {"b": [0, 1]}}, TWO, "not in columns"),
         ({"columns": ["a"], "ranges": {"a": [1, 1]}}, TWO, "ends before it begins"),
+        ({"columns": ["a"], "ranges": {"a": [0, 5e-324]}}, TWO, "narrower than 1e-100; take another unit"),
         ({"columns": ["a"], "bins": 1 << 20}, TWO, r"method\.options\.bins"),
     ],
 )
