@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from covey.artifact import artifact_of_file
+from covey.artifact import artifact_of, artifact_of_file, read_chunks
 from covey.coordinator.backup.backup import FILES, KEYS
 from covey.coordinator.backup.ownership import FILE
 from covey.coordinator.config import DATABASE
@@ -61,7 +61,7 @@ class Moved:
     warnings: tuple[str, ...] = ()
 
 
-def push(folder: Path, address: str, keep: int | None = None) -> Moved:
+def push(folder: Path, address: str, keep: int | None = None, verify: bool = False) -> Moved:
     """Copy a backup to an address; model and update files that are there already are not sent again.
 
     Args:
@@ -69,6 +69,8 @@ def push(folder: Path, address: str, keep: int | None = None) -> Moved:
         address: Where to.
         keep: So many backups stay: this one, and the newest others; what only the rest needs is deleted, and what
             commands that broke off left. Nothing is deleted while a manifest there cannot be read. None: all stay.
+        verify: Model and update files of this backup that are there are read and hashed, and sent again where they are
+            damaged; otherwise only their sizes are compared.
 
     Raises:
         NotFound: The folder is no backup, or nothing here reaches such an address.
@@ -87,11 +89,10 @@ def push(folder: Path, address: str, keep: int | None = None) -> Moved:
             _manifest(system, root, folder.name)
             raise Conflict(f"{address} has a backup {folder.name!r} already")
         present = _sizes(system, f"{root}/files")
-        sent = [
-            (paths[digest], f"{root}/files/{digest}")
-            for digest, size in manifest.files.items()
-            if present.get(digest) != size
-        ]
+        missing = {digest for digest, size in manifest.files.items() if present.get(digest) != size}
+        unsure = manifest.files.keys() - missing if verify else set[str]()
+        damaged = {digest for digest in unsure if not _is_whole(system, f"{root}/files/{digest}", digest)}
+        sent = [(paths[digest], f"{root}/files/{digest}") for digest in sorted(missing | damaged)]
         for path, _ in sent:
             if artifact_of_file(path).digest != path.name:
                 raise StoreError(f"{path} is damaged: its content is not the one of its name; make another backup")
@@ -102,8 +103,9 @@ def push(folder: Path, address: str, keep: int | None = None) -> Moved:
             if system.info(target)["size"] != path.stat().st_size:
                 raise StoreError(f"{target} did not arrive whole; give the command again")
         _write_manifest(system, f"{place}/{MANIFEST}", manifest)
-        warnings = () if keep is None else _prune(system, root, folder.name, keep)
-        return Moved(folder.name, len(sent), sum(path.stat().st_size for path, _ in sent), warnings)
+        healed = tuple(f"the file {digest} there was damaged, and was sent again" for digest in sorted(damaged))
+        pruned = () if keep is None else _prune(system, root, folder.name, keep)
+        return Moved(folder.name, len(sent), sum(path.stat().st_size for path, _ in sent), healed + pruned)
 
 
 def pull(address: str, folder: Path, name: str = "") -> Moved:
@@ -136,7 +138,9 @@ def pull(address: str, folder: Path, name: str = "") -> Moved:
             target = folder / FILES / digest
             system.get_file(f"{root}/files/{digest}", str(target))
             if artifact_of_file(target).digest != digest:
-                raise StoreError(f"the file {digest} at {address} is damaged")
+                raise StoreError(
+                    f"the file {digest} at {address} is damaged: push a backup there that has it, with --verify"
+                )
             _sync(target)
         for path, digest in sorted(manifest.others.items(), key=lambda item: item[0] == DATABASE):
             target = folder / _inside(path)
@@ -266,6 +270,11 @@ def _sizes(system: Any, folder: str) -> dict[str, int]:
     if not system.exists(folder):
         return {}
     return {entry["name"].rpartition("/")[2]: entry["size"] for entry in system.ls(folder, detail=True)}
+
+
+def _is_whole(system: Any, path: str, digest: str) -> bool:
+    with system.open(path, "rb") as file:
+        return artifact_of(read_chunks(file)).digest == digest
 
 
 def _inside(path: str) -> PurePosixPath:

@@ -124,18 +124,22 @@ def copy(source: str, target: str, as_json: bool) -> None:
 )
 @click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--to", "address", required=True, metavar="URL", help="s3://BUCKET/PREFIX, file:///PATH, ...")
-@click.option("--keep", type=click.IntRange(1), help="So many backups stay there, the newest [default: all].")
+@click.option(
+    "--keep", type=click.IntRange(1), help="So many backups stay there: this one, the newest others [default: all]."
+)
+@click.option("--verify", is_flag=True, help="Read and hash what is there already, and send again what is damaged.")
 @json_option
-def push(folder: Path, address: str, keep: int | None, as_json: bool) -> None:
+def push(folder: Path, address: str, keep: int | None, verify: bool, as_json: bool) -> None:
     """Copy a backup to an object store, or to any other address that fsspec reaches.
 
-    Model and update files that are there already are not sent again. The keys of the whole federation go along: give
-    the place away to nobody, and have it encrypted. Credentials come from the environment (AWS_...).
+    Model and update files that are there already, of the same name and size, are not sent again. The keys of the whole
+    federation go along: give the place away to nobody, and have it encrypted. Credentials come from the environment
+    (AWS_...).
     """
     from covey.coordinator.backup.offsite import push as push_backup
 
     os.umask(0o077)
-    _show_moved(push_backup(folder.absolute(), address, keep), address, as_json, "copied to")
+    _show_moved(push_backup(folder.absolute(), address, keep, verify), address, as_json, "copied to")
 
 
 @store.command(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from covey.artifact import artifact_of
+from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.cli.main import covey
 from covey.coordinator.backup.backup import FILES
 from covey.coordinator.backup.offsite import MANIFEST, pull, push
@@ -263,3 +263,21 @@ def test_everything_is_on_the_disk_before_the_record_has_its_name(
     monkeypatch.setattr(os, "fsync", watched)
     pull(address, folder)
     assert synced == {path.stat().st_ino for path in (folder, *folder.rglob("*"))}
+
+
+def test_damage_of_the_same_size_is_found_and_mended_by_verify(address: str, tmp_path: Path) -> None:
+    model = os.urandom(CHUNK_BYTES + 1)
+    digest = artifact_of([model[:CHUNK_BYTES], model[CHUNK_BYTES:]]).digest
+    for name in ("monday", "tuesday", "friday"):
+        (backup(tmp_path / name, b"a") / FILES / digest).write_bytes(model)
+    push(tmp_path / "monday", address)
+    system, root = fsspec.core.url_to_fs(address)
+    system.pipe_file(f"{root}/files/{digest}", model[:-1] + bytes([model[-1] ^ 1]))
+    assert push(tmp_path / "tuesday", address).files == 2  # record, key
+    with pytest.raises(StoreError, match=r"is damaged: .* with --verify"):
+        pull(address, tmp_path / "damaged", "tuesday")
+    moved = push(tmp_path / "friday", address, verify=True)
+    assert moved.files == 3
+    assert moved.warnings == (f"the file {digest} there was damaged, and was sent again",)
+    for name in ("monday", "tuesday", "friday"):
+        pull(address, tmp_path / "again" / name, name)
