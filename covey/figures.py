@@ -85,7 +85,7 @@ class ColumnFigures:
             cell of each of these nodes.
         missing: Examples without a value, of the nodes that said how many.
         hides_missing: How many nodes have some without a value, and too few to say.
-        mean: NaN where nobody said anything.
+        mean: NaN where nobody said anything. Of nodes where a value is rarer than k, as exact as a bin is wide.
         variance: The mean squared distance from the mean, likewise.
         edges: Of the bins, `bins + 1`; the outermost bins are open: they hold what is beyond, too. Empty: no range is
             known.

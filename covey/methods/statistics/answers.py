@@ -34,8 +34,8 @@ class ColumnAnswer:
         weight: With how many examples its mean and variance count: those with a value; all of the node's where
             `missing` is hidden; 0: nothing is said.
         missing: Examples without a value; -1: hidden.
-        mean: Of the values.
-        m2: The sum of their squared distances from it.
+        mean: Of the values; where one is rarer than k, of the cells as they are said (`moments_of`).
+        m2: The sum of squared distances from it, likewise.
         low: Nearly the least value, in the first round: k values at least are not above.
         high: Nearly the largest.
     """
@@ -75,6 +75,8 @@ def figures_answer(
     examples: int, columns: Sequence[Numbers], labels: NDArray[np.int64], grid: Numbers, form: FiguresForm, k: int
 ) -> Numbers:
     """What a node says in the second round: number, mean, variance and histogram of each column, and of each label.
+
+    Where a value is rarer than k, or so few are missing, mean and variance are those of the histogram (`moments_of`).
 
     Args:
         examples: How many it has, k at least.
@@ -135,15 +137,41 @@ def _figures_row(
         return (0.0, missing, 0.0, 0.0, 0.0, 0.0), nothing
     if tells_too_much(present, k):
         return SILENT, nothing
-    mean = float(present.mean())
-    m2 = float(np.square(present - mean).sum())
-    hides = 0 < missing < k
-    row = (len(values) if hides else len(present), HIDDEN if hides else missing, mean, m2, 0.0, 0.0)
-    if not low < high:
-        return row, nothing
-    cells = histogram(present, low, high, bins)
-    # Hidden, their number is one more cell of the table: it must not follow from the others.
-    return row, with_hidden(np.append(cells, missing), k)[:-1] if hides else with_hidden(cells, k)
+    hides, cells = 0 < missing < k, nothing
+    weight = len(values) if hides else len(present)
+    if low < high:
+        cells = histogram(present, low, high, bins)
+        # Hidden, their number is one more cell of the table: it must not follow from the others.
+        cells = with_hidden(np.append(cells, missing), k)[:-1] if hides else with_hidden(cells, k)
+    if not hides and np.unique(present, return_counts=True)[1].min() >= k:
+        mean = float(present.mean())
+        m2 = float(np.square(present - mean).sum())
+    elif low < high:
+        mean, m2 = moments_of(cells, weight, low, high, hides)
+    else:
+        return SILENT, nothing
+    return (weight, HIDDEN if hides else missing, mean, m2, 0.0, 0.0), cells
+
+
+def moments_of(cells: NDArray[np.int64], weight: int, low: float, high: float, hides: bool) -> tuple[float, float]:
+    """Mean and m2 as they follow from cells that are said: each one's examples at its middle.
+
+    They are for values that are rarer than k. Of whole numbers, say, those of the values themselves would be equations
+    that only the hidden numbers solve; these tell nothing that the cells do not.
+
+    Args:
+        cells: Examples by bin, int64 `[bins]`, -1: hidden; what is hidden counts evenly over them.
+        weight: Examples in all.
+        low: Where the first bin begins.
+        high: Where the last one ends.
+        hides: Whether the number of missing values is one more hidden cell.
+    """
+    hidden = cells == HIDDEN
+    share = (weight - cells[~hidden].sum()) / max(1, hidden.sum() + hides)
+    middles = low + (np.arange(len(cells)) + 0.5) * ((high - low) / len(cells))
+    shares = np.where(hidden, share, cells) / np.where(hidden, share, cells).sum()
+    mean = float((shares * middles).sum())
+    return mean, float(weight * (shares * np.square(middles - mean)).sum())
 
 
 def histogram(present: Numbers, low: float, high: float, bins: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """A node's own report of its data (`covey data report`): all of it for its operator, and what statistics would share.
 
-The program takes one JSON argument, its question, and prints the report as JSON; what the task's code prints goes to
-standard error.
+The program reads its question, JSON, from standard input (arguments are for all users of the machine to see), and
+prints the report as JSON; what the task's code prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _earlier(path: Path) -> Json:
 
 def main() -> None:
     """The program."""
-    question: Json = json.loads(sys.argv[1])
+    question: Json = json.load(sys.stdin)
     sys.path.append(str(Path.cwd()))  # for the user's modules; behind everything else, so that it hides nothing
     out, sys.stdout = sys.stdout, sys.stderr
     torch.set_num_threads(1)

@@ -15,8 +15,9 @@ def with_hidden(cells: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """The cells of a table whose total is known, those hidden (-1) that may not be said: int64 `[m]`.
 
     Hidden are the cells of 1 to k - 1 examples; an empty cell is said, as no example is behind it. Then further ones,
-    until four are hidden, and k examples in them (complementary suppression): total, mean and variance are three
-    equations, from which three hidden numbers would follow. First come the smallest, and of these what is near.
+    until four are hidden, and k examples in them (complementary suppression): one would follow from the total. Mean and
+    variance, which are equations too, are then those of the cells as they are said. First come the smallest, and of
+    these what is near.
 
     Args:
         cells: Numbers of examples, int64 `[m]`, k in all at least, or none.

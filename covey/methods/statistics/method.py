@@ -65,10 +65,10 @@ class Statistics(Method):
 
     The task says what columns its examples have (`Task.table`). Round 1: each node says the range of each column, the
     k-th smallest and the k-th largest value, rounded outwards to a 16th of their distance, and nothing of fewer than
-    2 k values (part `answer`). The
-    coordinator makes bins of equal width from the least to the largest of these (part `grid`). Round 2: each
-    node says how many examples have a value, their mean, the sum of squared distances from it, how many are in each
-    bin, and how many have each label. Part `totals`, a file of the version, has what these come to (`covey.figures`).
+    2 k values (part `answer`). The coordinator makes bins of equal width from the least to the largest of these (part
+    `grid`). Round 2: each node says how many examples
+    have a value, their mean, the sum of squared distances from it, how many are in each bin, and how many have each
+    label. Part `totals`, a file of the version, has what these come to (`covey.figures`).
 
     Nothing is said of fewer than k examples, with k the larger one of the run's `min_k` and the operator's; it is
     hidden on the node, before it leaves (`covey.methods.statistics.hiding`):
@@ -76,14 +76,17 @@ class Statistics(Method):
     - a node with fewer than k examples declines, and so does one that is asked for a column that is its labels, unless
       its operator allows exact counts of these and the run does not count them already: two tables tell more than one;
     - a cell of 1 to k - 1 examples is hidden, and so are further ones, the smallest first, until four cells
-      and k examples are hidden in a table, since what is hidden would else follow from total, mean and variance;
+      and k examples are hidden in a table, since what is hidden would else follow from the total;
+    - where a value is rarer than k, mean and variance are those of the histogram as it is said, each bin's examples at
+      its middle: the values' own are equations, which whole numbers may solve in one way only;
     - of a column with fewer than k values, or with at most three different ones of which one is rarer than k, nothing
       is said: number, mean and variance would tell how rare.
 
     Two runs over data that differ in one example differ by it: this hides small cells, and is no differential privacy.
 
-    Variances over nodes are put together from those within nodes and from the distances of their means. A quantile is
-    read off the histogram, with the values between which it lies, wherever the hidden examples are.
+    With `min_k` 1 means and variances are exact. Variances over nodes are put together from those within
+    nodes and from the distances of their means. A quantile is read off the histogram, with the values between which it
+    lies, wherever the hidden examples are.
 
     A hostile node can say what it likes of data that nobody else sees: counts are bounded by its own number of
     examples, and its range widens the bins of all (`ranges` gives them instead).

@@ -82,8 +82,8 @@ def report(
         "shared": shared,
         "against": None if against is None else str(against),
     }
-    command = [sys.executable, "-P", "-m", "covey.methods.statistics.data_report", json.dumps(question)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    command = [sys.executable, "-P", "-m", "covey.methods.statistics.data_report"]
+    done = subprocess.run(command, input=json.dumps(question).encode(), stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise click.exceptions.Exit(done.returncode)
     answer = json.loads(done.stdout)
