@@ -67,7 +67,7 @@ class Queries:
     def _seen(self, before: str, size: int, sees: Callable[[RunRecord], bool]) -> Iterator[RunRecord]:
         while page := self._store.runs(before=before, limit=size):
             yield from filter(sees, page)
-            before = page[-1].run
+            before, size = page[-1].run, max(size, RUNS)
 
     def _run_views(self, records: list[RunRecord]) -> list[pb.Run]:
         summaries = self._store.run_summaries([record.run for record in records])
@@ -216,9 +216,11 @@ class Queries:
         nodes, more = fitting(map(self._node_view, records), size)
         return pb.ListNodesReply(nodes=nodes, next=nodes[-1].node if more else "")
 
-    def node(self, node: str) -> pb.NodeDetail:
-        """One node and its newest events. Raises `NotFound`."""
+    def node(self, node: str, role: str = "") -> pb.NodeDetail:
+        """One identity, of this role where one is named, and its newest events. Raises `NotFound`."""
         record = self._store.node(node)
+        if role not in ("", record.role):
+            raise NotFound(f"there is no {role} {node!r}")
         events = self._store.events(node=record.node, limit=EVENTS)
         return pb.NodeDetail(node=self._node_view(record), events=[views.event_view(event) for event in events])
 

@@ -1,4 +1,4 @@
-"""What callers see of nodes and of the coordinator: those who see some studies only, theirs, and of others nothing."""
+"""What callers see of runs, nodes and the coordinator: some see some studies only, and of others nothing."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ class ScopedViews:
     def __init__(self, queries: Queries, studies: Studies, runs: ActiveRuns) -> None:
         self._queries, self._studies, self._runs = queries, studies, runs
 
+    def runs(self, caller: Caller, limit: int, before: str) -> pb.ListRunsReply:
+        """A page of the runs that the caller sees; who has no role in any study is spared the search."""
+        if not (caller.sees_all or caller.studies):
+            return pb.ListRunsReply()
+        return self._queries.runs(limit, before, caller.sees)
+
     def nodes(self, caller: Caller, after: str, limit: int, role: str) -> pb.ListNodesReply:
         """A page of the nodes of studies that the caller sees; it may be empty, with more after it."""
         if caller.sees_all:
@@ -37,9 +43,14 @@ class ScopedViews:
         """One of them; its events only for those who see all. Raises `NotFound`."""
         if caller.sees_all:
             return self._queries.node(node)
-        if not self._is_seen(caller, node):
+        return pb.NodeDetail(node=self.node_view(caller, node))
+
+    def node_view(self, caller: Caller, node: str) -> pb.Node:
+        """A node, and nobody of another role, as the caller sees it. Raises `NotFound`. Blocking."""
+        if not (caller.sees_all or self._is_seen(caller, node)):
             raise NotFound(f"there is no node {node!r} in a study of yours")
-        return pb.NodeDetail(node=self._own(caller, self._queries.node(node).node))
+        view = self._queries.node(node, "node").node
+        return view if caller.sees_all else self._own(caller, view)
 
     def status(self, caller: Caller, status: pb.CoordinatorStatus) -> pb.CoordinatorStatus:
         """The coordinator, with the runs that the caller sees."""

@@ -90,8 +90,8 @@ class AdminService:
         self._queries = Queries(env.store.store, self._node_view)
         ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
         self._access = Access(env.members, env.studies, env.store.store, env.now)
-        self._evictions = Evictions(env.store, env.studies, env.runs, env.now, env.clock)
         self._scoped = ScopedViews(self._queries, env.studies, env.runs)
+        self._evictions = Evictions(env.store, env.studies, env.runs, self._scoped.node_view, env.now, env.clock)
         services = SubmissionServices(*ports, env.studies, env.now, env.allow_paths, env.data_paths)
         self._submissions = Submissions(services)
 
@@ -131,7 +131,7 @@ class AdminService:
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
         """Newest first."""
         caller = self._access.caller(context)
-        reply = await self._call(self._queries.runs, request.limit, request.before, caller.sees)
+        reply = await self._call(self._scoped.runs, caller, request.limit, request.before)
         for view in reply.runs:
             self._add_awaited(view)
         return reply
@@ -300,7 +300,7 @@ class AdminService:
     async def evict_node(self, request: pb.NodeRequest, context: Context) -> pb.Node:
         """Shut a node out, of the federation or of one study: at once, and for good."""
         if request.study:
-            return self._node_view(await self._evictions.evict(self._access.caller(context), request))
+            return await self._evictions.evict(self._access.caller(context), request)
         who = self._access.federation(context).name
         env, node, now = self._env, request.node, self._env.now()
         await self._call(self._store.set_node_state, node, "evicted")

@@ -1,7 +1,8 @@
 """What nodes share of their logs: files of a bounded size, `RUN/NODE.jsonl`, and `NODE.1.jsonl` with what came before.
 
-Lines are numbered from 1 in the order in which they came. Nothing waits for the disk, and one that takes no line costs
-the line. What a node sends is cut, made printable, and taken at a bounded rate.
+Lines are numbered from 1 in the order in which they came. What a node says next is read once its lines are written:
+a slow disk holds up the nodes that share, and one that takes no line costs the line. What a node sends is cut, made
+printable, and taken at a bounded rate.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ RUN_BYTES = 32 << 20
 NODE_BYTES = 512 << 10
 """Of one node in one run, at most."""
 MOST_RUNS = 100
-"""Runs whose logs are kept; those that were written longest ago go."""
+"""Runs whose logs are kept; those that were written longest ago go, but of the active ones none."""
 PACE = (256 << 10, 8192.0)
 """Bytes of one node's lines that are taken at once, and how many a second after that."""
 MAX_LINES, MAX_LINE = 200, 1000
@@ -78,7 +80,9 @@ class SiteLogs:
         self._lock = threading.Lock()
         self._has_failed = False
 
-    def add(self, run: str, node: str, sharing: str, lines: list[dict[str, Any]], nodes: int) -> None:
+    def add(
+        self, run: str, node: str, sharing: str, lines: list[dict[str, Any]], nodes: int, active: Container[str] = ()
+    ) -> None:
         """Write lines behind those that there are; a disk that does not take them is said once.
 
         Args:
@@ -87,9 +91,11 @@ class SiteLogs:
             sharing: What it shares.
             lines: Without their numbers.
             nodes: How many take part in the run.
+            active: Runs whose logs stay.
         """
         with self._lock:
             try:
+                self._make_room(self._path(run, node).parent, active)
                 self._add(run, node, sharing, lines, min(NODE_BYTES, RUN_BYTES // max(1, nodes)) // 2)
                 self._has_failed = False
             except OSError as error:
@@ -111,12 +117,12 @@ class SiteLogs:
             with path.open("ab") as file:
                 file.write(raw)
             end.bytes += len(raw)
+        os.utime(path.parent)  # which appending to a file in it leaves as it was
 
     def _end(self, run: str, node: str) -> _End:
         end = self._ends.pop((run, node), None)
         if end is None:
             path = self._path(run, node)
-            self._make_room(path.parent)
             end = _End()
             for entry in self._entries(run, node):
                 end.number, end.sharing = entry["number"], entry.get("sharing", end.sharing)
@@ -127,14 +133,15 @@ class SiteLogs:
             del self._ends[next(iter(self._ends))]
         return end
 
-    def _make_room(self, folder: Path) -> None:
+    def _make_room(self, folder: Path, active: Container[str]) -> None:
         if folder.is_dir():
             return
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         by_age = sorted(
             (path for path in self._folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
         )
-        for path in by_age[: max(0, len(by_age) + 1 - MOST_RUNS)]:
+        too_many = max(0, len(by_age) + 1 - MOST_RUNS)
+        for path in [path for path in by_age if path.name not in active][:too_many]:
             self._drop(path.name)
         folder.mkdir(exist_ok=True, mode=0o700)
 
@@ -206,7 +213,8 @@ class SiteLogDoor:
             if count := self._left_out.pop(node, 0):
                 text = f"[{count} lines were left out by the coordinator: they came too fast]"
                 lines.append({"at": now, "round": 0, "kind": "node", "text": text})
-        await asyncio.to_thread(self._logs.add, message.run, node, message.sharing, lines, len(roster))
+        active = frozenset(self._runs.active)
+        await asyncio.to_thread(self._logs.add, message.run, node, message.sharing, lines, len(roster), active)
 
     async def _roster(self, run: str, now: float) -> tuple[str, ...]:
         active = self._runs.of(run)

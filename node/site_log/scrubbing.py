@@ -7,8 +7,15 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 INSTEAD = "<path>"
-_QUOTED = re.compile(r"""(?P<mark>["'])(?P<path>(?:/|[A-Za-z]:\\|\\\\)[^"'\n]*)(?P=mark)""")
-_BARE = re.compile(r"""(?<![\w<>./:\\-])(?:/|~/|[A-Za-z]:\\|\\\\)[^\s"'`,;()\[\]{}<>|]+""")
+_ROOT = r"(?:/|~/|[A-Za-z]:\\|\\\\)"
+_QUOTED = re.compile(
+    rf"""(?P<mark>(?<!\\)["']|\\["'])(?P<path>(?:file:(?://)?)?{_ROOT}"""
+    r"""(?:(?!(?P=mark))(?:\\["']|[^\n]))*+)(?P=mark)"""
+)
+_BEFORE = r"(?:(?<![\w<>./:\\-])|(?<=:)(?!//)|(?<=file://))"
+"""A colon may stand before a path; of URLs only a file's is one."""
+_APOSTROPHE = r"(?<=\w)'(?=\w)"
+_BARE = re.compile(rf"""{_BEFORE}{_ROOT}(?:[^\s"'`,;()\[\]{{}}<>|]|{_APOSTROPHE})+""")
 
 
 class Scrubber:
@@ -20,14 +27,14 @@ class Scrubber:
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         names = sorted({name.rstrip("/") for name in known if len(name.rstrip("/")) > 1}, key=len, reverse=True)
-        rest = r"""(?:/[^\s"'`,;:()\[\]{}<>|]*)?"""
+        rest = rf"""(?:/(?:[^\s"'`,;:()\[\]{{}}<>|]|{_APOSTROPHE})*)?"""
         self._known = re.compile("|".join(re.escape(name) + r"(?![\w-])" + rest for name in names)) if names else None
 
     def __call__(self, text: str) -> str:
         """The text without paths."""
+        text = _QUOTED.sub(lambda match: f"{match['mark']}{_instead(match['path'])}{match['mark']}", text)
         if self._known is not None:
             text = self._known.sub(lambda match: _instead(match.group()), text)
-        text = _QUOTED.sub(lambda match: f"{match['mark']}{_instead(match['path'])}{match['mark']}", text)
         return _BARE.sub(lambda match: _instead(match.group()), text)
 
 

@@ -24,7 +24,7 @@ name = "digits"
 batch_size = 256
 local_epochs = 1
 [specification.rounds]
-count = 4
+count = {count}
 min_nodes = 2
 [sweep]
 trials = 2
@@ -41,8 +41,8 @@ class Killed(BaseException):
 
 
 def test_a_sweep_at_a_coordinator_finds_its_runs_again_and_stops_those_that_it_gives_up(tmp_path):
-    def swept(folder, more="", on_event=lambda event: None):
-        (tmp_path / "lr.toml").write_text(SWEEP.format(more=more))
+    def swept(folder, more="", count=4, on_event=lambda event: None):
+        (tmp_path / "lr.toml").write_text(SWEEP.format(more=more, count=count))
         sweep = read_sweep(tmp_path / "lr.toml")
 
         def make(is_new):
@@ -76,5 +76,8 @@ def test_a_sweep_at_a_coordinator_finds_its_runs_again_and_stops_those_that_it_g
         with pytest.raises(Conflict, match="a run lr-0-3 exists: another sweep had this name"):
             swept("other")
         with pytest.raises(SpecError, match="no evaluation gives a metric 'acuracy'; there are: accuracy, loss"):
-            swept("wrong", 'name = "wrong"\nmetric = "acuracy"')
-        assert federation.run("wrong-0-3").wait().state in ("stopped", "completed")
+            swept("wrong", 'name = "wrong"\nmetric = "acuracy"', count=100_000)
+        assert {run.name: run.wait().state for run in federation.runs() if run.name.startswith("wrong")} == {
+            "wrong-0-3": "stopped",
+            "wrong-0-4": "stopped",
+        }

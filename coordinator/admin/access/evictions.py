@@ -11,7 +11,7 @@ from covey.coordinator.store_thread import StoreThread
 from covey.coordinator.studies import EVICTED, Studies, study_of
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
-from covey.storage.record.contract import EventRecord, NodeRecord
+from covey.storage.record.contract import EventRecord
 
 KIND = "node-evicted-of-study"
 
@@ -24,6 +24,7 @@ class Evictions:
         store: The record.
         studies: From which nodes are shut out.
         runs: Those that are active.
+        seen: What a caller sees of a node; raises `NotFound`. Blocking.
         now: Unix time in seconds.
         clock: The machines' time.
     """
@@ -31,14 +32,15 @@ class Evictions:
     store: StoreThread
     studies: Studies
     runs: ActiveRuns
+    seen: Callable[[Caller, str], pb.Node]
     now: Callable[[], float]
     clock: Callable[[], float]
 
-    async def evict(self, caller: Caller, request: pb.NodeRequest) -> NodeRecord:
-        """Shut a node out for good; in the federation it stays.
+    async def evict(self, caller: Caller, request: pb.NodeRequest) -> pb.Node:
+        """Shut a node out for good; in the federation it stays. Returns what the caller sees of it.
 
         Raises:
-            NotFound: There is no such study that the caller sees, or no such node.
+            NotFound: There is no such study that the caller sees, or no such node in one.
             IdentityError: The caller may not.
         """
         study = request.study
@@ -46,11 +48,11 @@ class Evictions:
             raise NotFound(f"there is no study {study!r} of yours")
         caller.require("manage", study)
         call, store = self.store.call, self.store.store
-        record = await call(store.node, request.node)
-        await call(store.set_setting, EVICTED, self.studies.with_evicted(study, record.node))
+        node = (await call(self.seen, caller, request.node)).node
+        await call(store.set_setting, EVICTED, self.studies.with_evicted(study, node))
         detail = {"by": caller.name, "study": study}
-        await call(store.add_event, EventRecord(self.now(), KIND, node=record.node, detail=detail))
+        await call(store.add_event, EventRecord(self.now(), KIND, node=node, detail=detail))
         for run in self.runs.active.values():
             if study_of(run.run) == study:
-                self.runs.exclude(run, record.node, self.clock())
-        return record
+                self.runs.exclude(run, node, self.clock())
+        return await call(self.seen, caller, node)

@@ -32,6 +32,8 @@ MOST_NODES = 200
 """Of a run, that are read."""
 LOOK_S, REST = 2.0, 10
 """How its nodes are is read again after so many seconds, and after so many times as long as reading it took."""
+DRAW_S = 1.0
+"""A frame of the live table is made again after so many seconds, and after `REST` times as long as making it took."""
 
 
 class RunViewer(Protocol):
@@ -191,6 +193,7 @@ class LiveTable:
         self._rounds: dict[int, Round] = {}
         self._change: Change | None = None
         self._nodes, self._away, self._unread = RunNodes(), "", ""
+        self._frame, self._stale_at = Stack(Text("waiting for the coordinator")), 0.0
         self._console = tables.console(no_color=no_color)
         self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=8, transient=False)
 
@@ -201,6 +204,8 @@ class LiveTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock:
+            self._stale_at = 0.0  # what came last is drawn
         self._live.stop()
 
     def update(self, change: Change) -> None:
@@ -229,14 +234,20 @@ class LiveTable:
         self._away = f"waiting for the coordinator: {error}"
 
     def _render(self) -> Stack:
+        """The newest frame: a long run's takes a while to make."""
         with self._lock:
-            change = self._change
-            if change is None:
-                return Stack(Text("waiting for the coordinator"))
-            trouble = [text for text in (self._away, self._unread) if text]
-            rounds = list(self._rounds.values())
-            shown = run_screen.Seen(
-                change.run, self._history, rounds, change.nodes, change.nodes_count, self._nodes, trouble
-            )
-            is_ascii = self._console.options.ascii_only
-            return Stack(*run_screen.frame(shown, time.time(), self._console.height, ascii_only=is_ascii))
+            began = time.monotonic()
+            if self._change is not None and began >= self._stale_at:
+                self._frame = self._made(self._change)
+                now = time.monotonic()
+                self._stale_at = now + max(DRAW_S, REST * (now - began))
+            return self._frame
+
+    def _made(self, change: Change) -> Stack:
+        trouble = [text for text in (self._away, self._unread) if text]
+        rounds = list(self._rounds.values())
+        shown = run_screen.Seen(
+            change.run, self._history, rounds, change.nodes, change.nodes_count, self._nodes, trouble
+        )
+        is_ascii = self._console.options.ascii_only
+        return Stack(*run_screen.frame(shown, time.time(), self._console.height, ascii_only=is_ascii))

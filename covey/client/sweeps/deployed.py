@@ -42,6 +42,8 @@ class DeployedTrials(Trials):
         super().__init__(sweep)
         self._connection, self._is_new = connection, is_new
         self._turn = threading.Lock()
+        self._begun: set[str] = set()
+        """The names of runs that were measured, or are."""
         self._threads = ThreadPoolExecutor(self.at_once + 1)
         """One for each run that is watched, and one that always has a turn."""
 
@@ -82,7 +84,7 @@ class DeployedTrials(Trials):
     def _named(self, name: str) -> Run | None:
         with self._turn:
             try:
-                return self._connection.run(name)
+                return self._connection.run(f"{self.sweep.spec.study}/{name}")  # /NAME: of no study
             except NotFound:
                 return None
 
@@ -97,6 +99,7 @@ class DeployedTrials(Trials):
                 run = self._submitted(work, spec)
             except SpecError as error:  # these values do not go together
                 return Failed(work.trial, work.rung, work.seed, str(error))
+        self._begun.add(name)
         try:
             for change in self._connection.watch(run.run):
                 if change.run.ended or (change.run.done >= self.target(work) and self._is_evaluated(change.run, work)):
@@ -104,7 +107,8 @@ class DeployedTrials(Trials):
             with self._turn:
                 return self.outcome(work, self._connection.run(run.run), self._connection.rounds(run.run))
         except SpecError:  # no run of the sweep has a value
-            self._stop(name)
+            for begun in list(self._begun):
+                self._stop(begun)
             raise
 
     def _submitted(self, work: Work, spec: dict[str, Any]) -> Run:

@@ -213,7 +213,7 @@ class SweepMachine:
         if value is None:
             return Decided(trial.number, rung, "failed", trial.why_failed())
         if is_last:
-            return Decided(trial.number, rung, "completed", f"{self.plan.rungs[rung]} rounds", value)
+            return Decided(trial.number, rung, "completed", self._rounds_at(trial, rung), value)
         if not isinstance(self.plan.prune, Halving):
             return Decided(trial.number, rung, "on", "nobody is given up", value)
         reached = [item for item in (self._value_decided(other, rung) for other in self.trials) if item is not None]
@@ -221,6 +221,12 @@ class SweepMachine:
         kept = max(1, (len(reached) + 1) // self.plan.prune.factor)
         why = f"number {place} of {len(reached) + 1} that came to {self.plan.rungs[rung]} rounds, of which {kept} go on"
         return Decided(trial.number, rung, "on" if place <= kept else "pruned", why, value)
+
+    def _rounds_at(self, trial: Trial, rung: int) -> str:
+        """How many rounds its runs had then: [stop] may have ended one early."""
+        counts = [trial.measured[rung, seed].rounds for seed in self.plan.seeds]
+        least, most = min(counts), max(counts)
+        return f"{least} rounds" if least == most else f"{least} to {most} rounds"
 
     @staticmethod
     def _value_decided(trial: Trial, rung: int) -> float | None:

@@ -34,8 +34,12 @@ class Mean:
     def of(cls, values: Sequence[float]) -> Mean:
         """Of at least one value."""
         count = len(values)
-        factor = T_975[count - 2] if 2 <= count <= len(T_975) + 1 else 1.96
-        return cls(fmean(values), factor * stdev(values) / sqrt(count) if count > 1 else None)
+        return cls(fmean(values), _t_975(count - 1) * stdev(values) / sqrt(count) if count > 1 else None)
+
+
+def _t_975(df: int) -> float:
+    """Student's t at 97.5 %; beyond the table by the first terms of its expansion, right to three decimals."""
+    return T_975[df - 1] if df <= len(T_975) else 1.96 + 2.37 / df + 2.8 / df**2
 
 
 @dataclass(frozen=True)

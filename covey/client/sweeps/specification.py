@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -54,10 +54,14 @@ class Dimension(Section):
         return self.choice or self.uniform or self.log_uniform or self.integers or ()
 
     @property
-    def grid(self) -> tuple[bool | int | float | str, ...]:
+    def grid(self) -> Sequence[bool | int | float | str]:
         """All values of it; none where they cannot be counted."""
-        whole = range(self.integers[0], self.integers[1] + 1) if self.integers else ()
-        return self.choice or tuple(whole)
+        return self.choice or (range(self.integers[0], self.integers[1] + 1) if self.integers else ())
+
+    @property
+    def count(self) -> int:
+        """How many these are; `len` has no number for the longest of ranges."""
+        return self.integers[1] - self.integers[0] + 1 if self.integers else len(self.choice or ())
 
 
 class Halving(Section):

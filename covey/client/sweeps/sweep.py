@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -197,7 +198,9 @@ def _require_possible(sweep: Sweep) -> None:
             raise SpecError(f"sweep.space: {key} cannot be varied; {OWN[key]}")
         if key == count_key and section.prune is not None:
             raise SpecError(f"sweep.space: {key} cannot be varied where rungs are counted in it; leave one of them out")
-    if section.method == "grid" and len(grid(section.space)) > MOST_TRIALS:
+        if key == "evaluation.every" and isinstance(section.prune, Halving):
+            raise SpecError(f"sweep.space: {key} cannot be varied with halving: each rung is to be evaluated")
+    if section.method == "grid" and math.prod(each.count for each in section.space.values()) > MOST_TRIALS:
         raise SpecError(
             f"sweep.space: the grid has more than {MOST_TRIALS} points; give fewer values, or draw at random"
         )
@@ -211,6 +214,11 @@ def _require_rungs(sweep: Sweep) -> None:
     if sweep.metric.startswith("nodes/") and isinstance(prune, Halving):
         raise SpecError(
             f"sweep.prune: {sweep.metric} is known at a run's end only; compare by what is evaluated centrally"
+        )
+    if isinstance(prune, Halving) and (spec.stop.time_s is not None or "stop.time_s" in sweep.section.space):
+        raise SpecError(
+            "stop.time_s: with halving a run is paused at its rungs, and its time goes on meanwhile; leave it out, "
+            "and give the sweep fewer rounds, or a sweep.budget"
         )
     if list(ends) != sorted(set(ends)) or ends[0] < 1 or len(ends) < 2:
         shown = ", ".join(map(str, ends))
@@ -226,7 +234,7 @@ def _require_rungs(sweep: Sweep) -> None:
 
 
 def _require_values(sweep: Sweep) -> None:
-    """Read the specification with each value: a key that is unknown, or a value that cannot be, is said at once."""
+    """Read the specification with each value, with each seed, and with the longest names: what cannot be is said."""
     usual = {key: dimension.examples[0] for key, dimension in sweep.section.space.items()}
     for key, dimension in sweep.section.space.items():
         for value in dimension.examples:
@@ -235,6 +243,13 @@ def _require_values(sweep: Sweep) -> None:
                 parsed(sweep.run_spec({**usual, key: value}, sweep.seeds[0], name), later=True)
             except SpecError as error:
                 raise SpecError(f"sweep.space: with {key} = {json.dumps(value)}: {error}") from error
+    last = sweep.machine().plan.trials - 1
+    for seed in sweep.seeds:
+        name = sweep.run_name(last, seed, len(sweep.rungs) - 1)
+        try:
+            parsed(sweep.run_spec(usual, seed, name), later=True)
+        except SpecError as error:
+            raise SpecError(f"sweep: its run {name}, with seed {seed}: {error}") from error
 
 
 def _put(spec: dict[str, Any], key: str, value: object) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from covey.client.sweeps.curves import Curve, curve_of
 from covey.client.sweeps.events import Failed, Measured
 from covey.client.sweeps.machine import Work
+from covey.client.sweeps.specification import Halving
 from covey.client.sweeps.sweep import Sweep
 from covey.client.values import Round, Run
 from covey.errors import RunFailed
@@ -75,7 +76,9 @@ class Trials(ABC):
         Raises:
             SpecError: No evaluation gives the metric.
         """
-        if run.state in ("failed", "stopped"):
+        rounds = list(rounds)
+        went_on = isinstance(self.sweep.section.prune, Halving)  # beyond the rung, whose value counts
+        if run.state in ("failed", "stopped") and not (went_on and self.is_known(work, rounds)):
             return Failed(work.trial, work.rung, work.seed, f"run {run.run} is {run.state}: {run.reason}")
         target, before = self.target(work), self.sweep.rungs[work.rung - 1] if work.rung else 0
         try:

@@ -41,6 +41,8 @@ class HttpProxy:
         """What was asked for, and the status of the answer."""
         self.cut = 0
         """How many tunnels ended because nothing went through them."""
+        self.pieces = 0
+        """How many pieces went through them, both ways."""
 
     @property
     def url(self) -> str:
@@ -131,7 +133,7 @@ class HttpProxy:
         async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal last
             while piece := await reader.read(PIECE_BYTES):
-                last = loop.time()
+                last, self.pieces = loop.time(), self.pieces + 1
                 writer.write(piece)
                 await writer.drain()
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from rich.console import Console
 
-from covey.cli.views import run_views, tables
+from covey.cli.views import run_screen, run_views, tables
 from covey.cli.views.run_screen import SHOWN_ROUNDS
 from covey.cli.views.run_views import JsonLines, LiveTable, PlainLines
 from covey.client.errors import Unreachable
@@ -118,6 +118,22 @@ def test_the_live_table_reads_how_its_nodes_are_now_and_then_and_at_the_end(scre
     assert looks == ["running", "completed"]
     assert "2 of 3" in text
     assert "how its nodes are cannot be read: nobody answers" in text
+
+
+def test_the_live_table_makes_a_frame_now_and_then_and_at_the_end(screen, monkeypatch):
+    made, make = list[int](), run_screen.frame
+
+    def frame(seen, *args, **kwargs):
+        made.append(seen.history.newest)
+        return make(seen, *args, **kwargs)
+
+    monkeypatch.setattr(run_screen, "frame", frame)
+    monkeypatch.setattr(run_views, "DRAW_S", 3600.0)
+    with LiveTable() as view:
+        for number in range(1, 9):
+            view.update(status(rounds=[committed(number)]))
+            view._live.refresh()
+    assert made == [1, 8]
 
 
 def test_without_colours_a_screen_has_none(monkeypatch):

@@ -6,7 +6,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from math import sqrt
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from covey.client.sweeps.events import Asked, Decided, Event, Failed, Measured, 
 from covey.client.sweeps.machine import Plan, SweepMachine, Work
 from covey.client.sweeps.proposals import Tried, by_tpe, drawn, grid
 from covey.client.sweeps.record import FILE, SweepRecord
+from covey.client.sweeps.results import Mean
 from covey.client.sweeps.specification import Dimension, Halving, Population
 from covey.errors import Conflict, StoreError
 from covey.seeds import derive_seed
@@ -198,3 +201,19 @@ def test_a_grid_has_every_point_once() -> None:
     points = grid({"b": SPACE["b"], "c": SPACE["c"]})
     assert len({tuple(point.items()) for point in points}) == len(points) == 12
     assert points[:2] == [{"b": "x", "c": 1}, {"b": "x", "c": 2}]
+
+
+def test_what_stop_ended_early_is_completed_after_so_many_rounds() -> None:
+    machine = machine_of(PLANS["plain"])
+    machine.apply(Asked(0, {}))
+    for seed in (1, 2):
+        machine.apply(Measured(0, 0, seed, 1 + seed, 0.5, (), "run"))
+    assert machine.decide() == Decided(0, 0, "completed", "2 to 3 rounds", 0.5)
+
+
+@pytest.mark.parametrize(("df", "factor"), [(30, 2.0423), (31, 2.0395), (60, 2.0003), (999, 1.9623)])
+def test_an_interval_of_many_seeds_is_students(df: int, factor: float) -> None:
+    values = [float(number) for number in range(df + 1)]
+    half = Mean.of(values).half
+    assert half is not None
+    assert half / stdev(values) * sqrt(df + 1) == pytest.approx(factor, abs=5e-4)

@@ -10,12 +10,14 @@ from click.testing import CliRunner
 
 from covey.cli.main import covey
 from covey.client.connection import connect
-from covey.client.sweeps.events import Decided, Measured
+from covey.client.sweeps.events import Decided, Failed, Measured
+from covey.client.sweeps.machine import Work
 from covey.client.sweeps.record import FILE, read_record
 from covey.client.sweeps.results import read_results
 from covey.client.sweeps.running import run_sweep
 from covey.client.sweeps.simulated import Machines, SimulatedTrials
 from covey.client.sweeps.sweep import read_sweep
+from covey.client.values import Round, Run
 from covey.errors import SpecError
 from covey.library.plot_sweep import draw_sweep
 from covey.worker.jobs.operations import EVALUATE
@@ -141,6 +143,17 @@ def _shown(folder, results, tmp_path, monkeypatch):
     panels = draw_sweep(results, tmp_path / "lr.svg")
     assert panels == ["curves", "training.learning_rate", "training.momentum"]
     assert (tmp_path / "lr.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_run_that_failed_beyond_a_rung_has_its_value_at_the_rung(tmp_path):
+    """As one at a coordinator may, which goes on beyond it."""
+    sweep = swept(tmp_path, 1, 1, 'prune = { method = "halving", rungs = [1] }')
+    trials = SimulatedTrials(sweep, tmp_path, MachinesHere(2), is_new=False)
+    failed = Run("id", "lr-0-3", "rounds", "failed", "nobody answers", rounds=3, rounds_committed=2)
+    rounds = [Round(at, "committed", version=at, metrics={"accuracy": at / 4}) for at in (1, 2)]
+    at_rung, at_end = (trials.outcome(Work(rung, 0, 3, {}), failed, rounds) for rung in (0, 1))
+    assert at_rung == Measured(0, 0, 3, 1, 0.25, ((1, 0.25),), "id")
+    assert at_end == Failed(0, 1, 3, "run id is failed: nobody answers")
 
 
 def test_members_of_a_population_go_on_with_others_models(tmp_path):

@@ -12,6 +12,7 @@ from covey.errors import NotFound, SpecError
 BASE = (
     '[specification]\nname = "x"\nseed = 7\n[specification.task]\nname = "digits"\n[specification.rounds]\ncount = 9\n'
 )
+HALVING = '{ method = "halving" }'
 LR = "training.learning_rate = { log_uniform = [0.01, 1.0] }"
 
 
@@ -61,6 +62,10 @@ def test_a_specification_of_its_own_and_all_ways_to_write_a_key(tmp_path):
         ("trials = 3", "seed = { int = [1, 3] }", "seed cannot be varied; write sweep.seeds"),
         ('method = "grid"', LR, "a grid needs values that can be counted"),
         ("", LR, 'method = "random" needs their number'),
+        ('method = "grid"', "training.batch_size = { int = [1, 1000000000000000000000] }", "more than 10000 points"),
+        ("trials = 3\nseeds = [1, -1]", LR, "its run x-2--1, with seed -1: seed"),
+        (f"trials = 3\nprune = {HALVING}", "stop.time_s = { uniform = [5, 9] }", "its time goes on meanwhile"),
+        (f"trials = 3\nprune = {HALVING}", "evaluation.every = { choice = [1, 2] }", "each rung is to be evaluated"),
         ('method = "magic"\ntrials = 3', LR, "sweep.method"),
         ("trials = 3\nseeds = [1, 1]", LR, "each seed once"),
         ("trials = 3\ncolour = 1", LR, "unknown key"),
@@ -82,11 +87,19 @@ def test_what_cannot_work_is_said(tmp_path, section, space, text):
     [
         ("[specification.evaluation]\nevery = 0\n", "evaluation.every: 0 evaluates no version"),
         ("[specification.evaluation]\nevery = 2\n", "round 1 is a rung, and only every 2th round is evaluated"),
+        ("[specification.stop]\ntime_s = 60\n", "its time goes on meanwhile"),
     ],
 )
 def test_a_specification_that_gives_no_values_is_refused(tmp_path, more, text):
     with pytest.raises(SpecError, match=text):
         swept(tmp_path, 'trials = 3\nprune = { method = "halving" }', base=BASE + more)
+
+
+def test_the_longest_name_of_a_run_is_checked(tmp_path):
+    base = BASE.replace('"x"', f'"{"x" * 96}"')
+    assert swept(tmp_path, "trials = 10", base=base).run_name(9, 7, 0).endswith("x-9-7")
+    with pytest.raises(SpecError, match=r"its run x+-10-7, with seed 7: name"):
+        swept(tmp_path, "trials = 11", base=base)
 
 
 def test_a_gossip_run_has_no_curve_to_compare(tmp_path):

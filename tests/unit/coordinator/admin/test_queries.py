@@ -60,6 +60,20 @@ def test_runs_come_newest_first_and_page_by_page(recorder, queries):
     assert queries.run("run-3").rounds == 20
 
 
+def test_who_sees_few_runs_has_the_others_read_in_large_pages(recorder, queries, monkeypatch):
+    for number in range(12):
+        recorder.run(f"run-{number:02}", rounds=0)
+    asked, read = [], recorder.store.runs
+
+    def runs(**given):
+        asked.append(given["limit"])
+        return read(**given)
+
+    monkeypatch.setattr(recorder.store, "runs", runs)
+    assert [run.run for run in queries.runs(1, sees=lambda run: run.run == "run-00").runs] == ["run-00"]
+    assert asked == [2, module.RUNS, module.RUNS], "the first page, all others, and none"
+
+
 def test_a_run_shows_the_newest_metrics_there_are(recorder, queries):
     recorder.run("run", rounds=3)
     recorder.store.record_metrics("run", 1, {"accuracy": 0.5}, evaluated=True)

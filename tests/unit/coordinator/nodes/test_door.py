@@ -28,7 +28,7 @@ def test_every_kind_of_callers_finds_its_room_whatever_the_others_do():
     both = [*MAIN.values(), *ENROLMENT.values()]  # of one port
     assert sum(allowance.total for allowance in both) < MOST_CALLS
     assert all(allowance.each <= allowance.total for allowance in both)
-    assert MAIN.keys() == {"node", "admin", "auditor"}
+    assert MAIN.keys() == {"node", "admin", "auditor", "member"}
 
 
 def test_who_enrols_stays_for_a_moment_only():

@@ -1,6 +1,7 @@
 """What nodes share of their logs: kept in order, bounded whatever a node sends, and of those that take part only."""
 
 import json
+import os
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -61,6 +62,21 @@ def test_the_oldest_runs_go_and_a_deleted_one_leaves_nothing(logs, tmp_path, mon
     assert texts(logs, "r4") == ["anew"]
 
 
+async def test_of_a_run_that_goes_on_or_was_just_written_nothing_goes(door, logs, tmp_path, monkeypatch):
+    monkeypatch.setattr(site_logs, "MOST_RUNS", 3)
+    await door.take("ada", sent("long ago", run="r"), 5.0)
+    for number, run in enumerate(("r", "r0", "r1")):
+        logs.add(run, "ada", "all", lines("x"), 1)
+        os.utime(tmp_path / "site-logs" / run, (number, number))
+    await door.take("ada", sent("at the end", run="old"), 5.0)
+    assert (texts(logs, "r"), texts(logs, "r0"), texts(logs, "r1")) == (["long ago", "x"], [], ["x"])
+    os.utime(tmp_path / "site-logs" / "old", (0, 0))
+    logs.add("old", "ada", "all", lines("later"), 1)
+    await door.take("bob", sent("once more", run="r"), 5.0)
+    logs.add("r2", "ada", "all", lines("x"), 1, {"r"})
+    assert (texts(logs, "r1"), texts(logs, "old")) == ([], ["at the end", "later"])
+
+
 def test_a_disk_in_the_way_costs_lines_and_no_more(tmp_path):
     (tmp_path / "site-logs").write_text("no folder")
     logs = SiteLogs(tmp_path / "site-logs")
@@ -89,7 +105,7 @@ class Thread:
 @pytest.fixture
 def door(logs):
     active = {"r": SimpleNamespace(run=SimpleNamespace(roster=("ada", "bob")))}
-    return SiteLogDoor(logs, cast(Any, SimpleNamespace(of=active.get)), cast(Any, Thread()))
+    return SiteLogDoor(logs, cast(Any, SimpleNamespace(of=active.get, active=active)), cast(Any, Thread()))
 
 
 def sent(*texts, run="r", sharing="all", kind="output", at=1.0):

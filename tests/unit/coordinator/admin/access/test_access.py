@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from covey.machines.places import Room, Want
 from covey.machines.protocol import NodeRemoved
 from covey.protos import admin_pb2 as pb
 from covey.protos import tensors_pb2
+from covey.storage.record.contract import NodeRecord
+from covey.testing.store import records as make
 from tests.unit.coordinator.admin.serving import admin_service, certified
 from tests.unit.coordinator.world import ROUNDS
 
@@ -71,7 +74,7 @@ def called(world, authority, identity, tmp_path):
     roles = {"root": "admin", "office": "auditor", "n1": "node"}
     calls = {
         name: certified(world, identity(name, roles.get(name, "member")))
-        for name in ("root", "office", "n1", "alice", "bob", "carol", "mallory")
+        for name in ("root", "office", "n1", "alice", "bob", "carol", "mallory", "olga")
     }
     for call in calls.values():
         call.abort, call.peer = abort, lambda: "here"
@@ -164,6 +167,32 @@ async def test_lists_hold_what_the_caller_sees(called, world):
         world.active(run)
     assert list((await called("bob", "Status")).active_runs) == ["brain-run"]
     assert list((await called("office", "Status")).active_runs) == ["brain-run", "heart-run"]
+
+
+async def test_who_shuts_a_node_out_of_a_study_learns_nothing_of_the_others(called, world, tmp_path, monkeypatch):
+    (tmp_path / "studies.toml").write_text(STUDIES + '[studies.open]\nnodes = ["*"]\nadmins = ["olga"]\n')
+    make.enrol(world.record, NodeRecord("alice", "member", "active", 10.0, signing_key=b"k" * 32, key_id="k"))
+    elsewhere = {"accepted": 7, "rejected": 2, "last_reason": "rejected in heart-run: norm 9.1"}
+    read = type(world.record).node
+    monkeypatch.setattr(type(world.record), "node", lambda self, node: replace(read(self, node), **elsewhere))
+    before = world.record.events()
+    for node in ("bob", "mallory", "nobody"):
+        assert await status_of(called("alice", "EvictNode", node=node, study="brain")) is MISSING
+    for who in ("olga", "root"):
+        with pytest.raises(Refused, match="there is no node 'alice'"):
+            await called(who, "EvictNode", node="alice", study="open")
+    with pytest.raises(Refused, match="there is no node 'alice'"):
+        await called("olga", "ShowNode", node="alice")
+    assert (world.record.events(), world.studies.evicted("brain")) == (before, frozenset())
+    shown = await called("alice", "EvictNode", node="ada", study="brain")
+    assert (shown.node, shown.accepted, shown.rejected, shown.last_reason) == ("ada", 0, 0, "")
+    assert shown == (await called("alice", "ShowNode", node="ada")).node
+    assert (await called("root", "EvictNode", node="ada", study="brain")).accepted == 7
+
+
+async def test_who_has_no_role_anywhere_is_not_searched_for(called, world, monkeypatch):
+    monkeypatch.setattr(type(world.record), "runs", lambda *given, **more: pytest.fail("the record was read"))
+    assert (await called("mallory", "ListRuns")).runs == []
 
 
 async def test_a_name_is_one_run_s_in_its_study_and_another_s_run_is_no_model(called, world):
