@@ -15,6 +15,8 @@ from covey.machines.shortage import listed
 COPIES = 6
 """Of the model, that a run takes of a node's memory: base, model, gradients, two of an optimizer, the update. A rule of
 thumb, and so it only keeps runs from sharing a node: none waits for memory of a node that works for no other."""
+MOST_IDLE = 4
+"""While so many runs of a study are idle no other one of it begins: there is room for the runs of others."""
 NO_NODE = "waits for a node: none that it may use is connected"
 
 
@@ -43,6 +45,7 @@ class Want:
         model_bytes: Size of its model; 0: unknown.
         scope: The only nodes that it may use; None: all.
         without: Of these, none.
+        study: The study that it belongs to; empty: none.
     """
 
     run: str
@@ -52,6 +55,7 @@ class Want:
     model_bytes: int = 0
     scope: frozenset[str] | None = None
     without: frozenset[str] = frozenset()
+    study: str = ""
 
     @property
     def order(self) -> tuple[bool, int, float, str]:
@@ -182,6 +186,11 @@ class Places:
             if len(chosen) >= most:
                 reasons[want.run] = full
                 continue
+            if want.study and not want.started and self._idle_of(want.study) >= MOST_IDLE:
+                reasons[want.run] = (
+                    f"waits until one of {MOST_IDLE} idle runs of the study {want.study!r} goes on or ends"
+                )
+                continue
             nodes = {node for node in self._rooms if want.uses(node)}
             if not nodes:
                 if len(chosen) + len(self.idle) < most:
@@ -196,6 +205,9 @@ class Places:
                 reasons[want.run] = reason
                 awaited |= nodes
         return chosen, reasons
+
+    def _idle_of(self, study: str) -> int:
+        return sum(want.study == study for run, want in self._wants.items() if run in self.idle)
 
     def _blocked(self, want: Want, nodes: set[str], awaited: set[str], chosen: list[Want]) -> str:
         if reason := self._awaited(want, nodes, chosen):

@@ -174,6 +174,7 @@ class Scheduler:
             model_bytes=self._model_bytes[record.run],
             scope=self._studies.scope(study),
             without=self._studies.evicted(study),
+            study=study,
         )
 
     async def _size(self, record: RunRecord) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from covey.machines.places import COPIES, NO_NODE, Places, Room, Want
+from covey.machines.places import COPIES, MOST_IDLE, NO_NODE, Places, Room, Want
 
 FULL = "the coordinator is full"
 GIB = 1 << 30
@@ -195,3 +195,16 @@ def test_a_node_that_is_shut_out_is_waited_for_by_nobody(places):
     places.gone("n1")
     assert chosen(places, want("two"))[0] == ["two"]
     assert not places.admits("one", "n1")
+
+
+def test_a_study_whose_runs_are_idle_leaves_room_for_others(places):
+    idle = [f"idle-{number}" for number in range(MOST_IDLE)]
+    for run in idle:
+        places.enter(want(run, study="brain"))
+    waiting = want("next", study="brain"), want("heart", study="heart"), want("began", study="brain", started=True)
+    places.idle = frozenset(idle)
+    order, reasons = chosen(places, *waiting)
+    assert order == ["began", "heart"]
+    assert "of the study 'brain'" in reasons["next"]
+    places.leave(idle[0])
+    assert "next" in chosen(places, waiting[0])[0]

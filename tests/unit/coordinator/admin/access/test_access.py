@@ -57,9 +57,9 @@ async def abort(status, text, metadata=()):
     raise Refused(status, text)
 
 
-def text_of(study="", name="digits", extra=""):
+def text_of(study="", name="digits", extra="", nodes=1):
     head = f'study = "{study}"\n' if study else ""
-    return head + ROUNDS.format(count=2, nodes=2, where="central").replace('"digits"', f'"{name}"', 1) + extra
+    return head + ROUNDS.format(count=2, nodes=nodes, where="central").replace('"digits"', f'"{name}"', 1) + extra
 
 
 @pytest.fixture
@@ -249,3 +249,8 @@ async def test_who_waits_is_looked_at_again_when_a_run_is_stopped_or_a_node_shut
     assert len(woken) == 1
     await called("alice", "EvictNode", node="ada", study="brain")
     assert len(woken) == 2
+
+
+async def test_a_study_is_asked_for_no_more_nodes_than_it_has(called):
+    with pytest.raises(Refused, match="the study 'brain' has 1 nodes"):
+        await called("bob", "SubmitRun", spec_toml=text_of("brain", "new", nodes=2))
