@@ -156,6 +156,19 @@ class Studies:
         scope = self.scope(study)
         return (scope is None or node in scope) and node not in self.evicted(study)
 
+    def require_enough(self, study: str, nodes: int) -> None:
+        """Check that a study has as many nodes as a run of it needs.
+
+        Raises:
+            SpecError: It has fewer.
+        """
+        scope = self.scope(study)
+        if scope is not None and nodes > (have := len(scope - self.evicted(study))):
+            raise SpecError(
+                f"min_nodes = {nodes}, and the study {study!r} has {have} nodes: the run would wait for ever; "
+                "write fewer, or ask the coordinator's operator to name more in studies.toml"
+            )
+
     def with_evicted(self, study: str, node: str) -> str:
         """Shut a node out of a study; returns what is to be kept as the setting `EVICTED`."""
         nodes = self._evicted.setdefault(study, [])

@@ -39,10 +39,25 @@ def why(reason: object) -> str:
 
 
 def bounded(metrics: Metrics) -> Metrics:
-    """The metrics as an update can carry them: names cut and printable, and of very many those that come first."""
-    kept = {why(name)[:MAX_NAME]: value for name, value in list(metrics.items())[:MOST]}
-    left = len(metrics) - MOST
-    return kept if left <= 0 else {**kept, "others": f"{left} metrics more than the {MOST} that are recorded"}
+    """The metrics as an update can carry them: names cut and printable, and of very many those that come first.
+
+    A curve is there with all of its bins, or with the reason why it is not: some of its bins are another curve.
+    """
+    groups: dict[tuple[str, bool], dict[str, Totals | str]] = {}
+    for given, value in metrics.items():
+        name = why(given)
+        match = _BIN.fullmatch(name)
+        groups.setdefault((match["curve"], True) if match else (name, False), {})[name] = value
+    kept: dict[str, Totals | str] = {}
+    left = 0
+    for (name, is_curve), group in groups.items():
+        if is_curve and (len(kept) + len(group) > MOST or max(map(len, group)) > MAX_NAME):
+            group = {name: f"its {len(group)} bins do not fit: {MOST} metrics with names of {MAX_NAME} characters do"}
+        if len(kept) < MOST:
+            kept |= {name[:MAX_NAME]: value for name, value in group.items()}
+        else:
+            left += len(group)
+    return kept if not left else {**kept, "others": f"{left} metrics more than the {MOST} that are recorded"}
 
 
 def failed(reason: object) -> Metrics:

@@ -35,7 +35,7 @@ from covey.coordinator.store_thread import StoreThread
 from covey.coordinator.studies import Studies
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
-from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
+from covey.machines.protocol import PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
@@ -91,7 +91,8 @@ class AdminService:
         ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
         self._access = Access(env.members, env.studies, env.store.store, env.now)
         self._scoped = ScopedViews(self._queries, env.studies, env.runs)
-        self._evictions = Evictions(env.store, env.studies, env.runs, self._scoped.node_view, env.now, env.clock)
+        wake, seen = env.scheduler.wake, self._scoped.node_view
+        self._evictions = Evictions(env.store, env.studies, env.runs, wake, seen, env.now, env.clock)
         services = SubmissionServices(*ports, env.studies, env.now, env.allow_paths, env.data_paths)
         self._submissions = Submissions(services)
 
@@ -190,6 +191,7 @@ class AdminService:
                     await self._ended(record.run)
         else:
             await self._call(self._store.finish_run, record.run, "stopped", reason, self._env.now())
+            self._env.scheduler.wake()
         return await self._call(self._queries.run, record.run)
 
     async def delete_run(self, request: pb.RunRequest, context: Context) -> pb.DeleteRunReply:
@@ -301,14 +303,13 @@ class AdminService:
         """Shut a node out, of the federation or of one study: at once, and for good."""
         if request.study:
             return await self._evictions.evict(self._access.caller(context), request)
-        who = self._access.federation(context).name
-        env, node, now = self._env, request.node, self._env.now()
+        who, env, node, now = self._access.federation(context).name, self._env, request.node, self._env.now()
         await self._call(self._store.set_node_state, node, "evicted")
         env.members.evict(node)
         env.sessions.close(node, "evicted", f"evicted by {who}")
         await self._call(self._store.add_event, EventRecord(now, "node-evicted", node=node, detail={"by": who}))
-        env.runs.post_all(NodeRemoved(node, now))
-        return views.node_view(await self._node(node), False)
+        env.runs.shut_out(node, now)
+        return views.node_view(await self._call(self._store.node, node), False)
 
     def _node_view(self, record: NodeRecord) -> pb.Node:
         env, session = self._env, self._env.sessions.live().get(record.node)
@@ -317,9 +318,6 @@ class AdminService:
             view.last_seen_at = heard_at(session, env.now())
             view.work.extend(at_work.works_of(env.runs, record.node))
         return view
-
-    async def _node(self, node: str) -> NodeRecord:
-        return await self._call(self._store.node, node)
 
     async def create_token(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:
         """A one-time join token."""

@@ -116,6 +116,7 @@ class Submissions:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         given, parse = (request.spec_json, parse_json) if request.spec_json else (request.spec_toml, parse_toml)
         spec = await env.store.call(in_own_study, self._store, env.studies, parse(given, later=True), caller)
+        env.studies.require_enough(spec.study, spec.min_nodes)
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._turn:
             job = DescribeJob(text, env.allow_paths, data_paths=env.data_paths, submitted=True, written=written)

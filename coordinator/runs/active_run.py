@@ -74,8 +74,8 @@ class ActiveRun:
         """The newest version."""
         self.step = StepRecord.before_first(run.run)
         """The newest step."""
-        self.heard_at = services.clock()
-        """When something last happened in it, by the machines' clock."""
+        self.heard_at = self.joined_at = services.clock()
+        """When something last happened in it, and when a node last came to it, by the machines' clock."""
         self._small_model = "", b""
         self._evaluating: dict[str, float] = {}
         """Nodes that were asked to evaluate the last version, and have not answered, with the time of asking."""
@@ -86,6 +86,8 @@ class ActiveRun:
     def post(self, event: Any) -> None:
         """Tell the run's machine something; it is taken in order."""
         self.heard_at = self.services.clock()
+        if isinstance(event, pr.NodeJoined):
+            self.joined_at = self.heard_at
         self.driver.post(event)
 
     @property

@@ -44,7 +44,8 @@ class ActiveRuns:
 
     def joined(self, node: str, room: Room, now: float) -> None:
         """A node is connected, with room for some runs: these are told (`now` is the machines' time)."""
-        self.places.joined(node, room)
+        for run in self.places.joined(node, room):
+            self.active[run].post(NodeLost(node, now))
         self._post_of(node, NodeJoined(node, now))
 
     def lost(self, node: str, now: float) -> None:
@@ -56,6 +57,11 @@ class ActiveRuns:
         """A node is to work for one of them no more."""
         self.places.exclude(run.run.run, node)
         run.post(NodeRemoved(node, now))
+
+    def shut_out(self, node: str, now: float) -> None:
+        """A node is to work for none of them any more."""
+        self.places.gone(node)
+        self.post_all(NodeRemoved(node, now))
 
     def settle(self, now: float) -> None:
         """Give places on nodes that came free to runs that lack them, and tell these."""

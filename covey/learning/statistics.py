@@ -61,7 +61,7 @@ class Stat:
 
 
 MAX_BINS, MAX_CLASSES = 80, 9
-"""So many metrics fit a node's answer."""
+"""So many metrics fit a node's answer, with nothing beside them; a curve that does not fit as a whole has no value."""
 
 
 def binned_auroc(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Round, Update
+from covey.errors import Conflict
 from covey.metrics import ratios
 from covey.texts import printable
 from covey.trackers.folders import Point
@@ -48,9 +49,19 @@ class Cursor:
 
     @classmethod
     def read(cls, text: str) -> Cursor:
-        """As `write` wrote it; empty: nothing was told yet."""
-        cursor = cls(**json.loads(text or "{}"))
-        cursor.steps = {node: (int(life), int(step)) for node, (life, step) in cursor.steps.items()}
+        """As `write` wrote it; empty: nothing was told yet.
+
+        Raises:
+            Conflict: It is something else.
+        """
+        try:
+            cursor = cls(**json.loads(text or "{}"))
+            cursor.steps = {node: (int(life), int(step)) for node, (life, step) in cursor.steps.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Conflict(
+                "how far this run was told cannot be read there any more: delete there what was told of it, or name "
+                "another place, and it is told from the beginning"
+            ) from error
         return cursor
 
     def write(self) -> str:

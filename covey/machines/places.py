@@ -15,6 +15,9 @@ from covey.machines.shortage import listed
 COPIES = 6
 """Of the model, that a run takes of a node's memory: base, model, gradients, two of an optimizer, the update. A rule of
 thumb, and so it only keeps runs from sharing a node: none waits for memory of a node that works for no other."""
+MOST_IDLE = 4
+"""While so many runs of a study are idle no other one of it begins: there is room for the runs of others."""
+NO_NODE = "waits for a node: none that it may use is connected"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Want:
         model_bytes: Size of its model; 0: unknown.
         scope: The only nodes that it may use; None: all.
         without: Of these, none.
+        study: The study that it belongs to; empty: none.
     """
 
     run: str
@@ -51,6 +55,7 @@ class Want:
     model_bytes: int = 0
     scope: frozenset[str] | None = None
     without: frozenset[str] = frozenset()
+    study: str = ""
 
     @property
     def order(self) -> tuple[bool, int, float, str]:
@@ -68,51 +73,77 @@ class Places:
     def __init__(self) -> None:
         self._rooms: dict[str, Room] = {}
         """Of the connected nodes."""
+        self._away: dict[str, Room] = {}
+        """Of those that left, and on which a run has a place: what is free there does not change by that."""
         self._wants: dict[str, Want] = {}
         """Of the runs that were begun."""
         self._holds: dict[str, set[str]] = {}
         """Run to the nodes on which it has a place, those that are away included."""
         self.idle: frozenset[str] = frozenset()
         """Runs that do not work now, and keep no place from others. They keep their own."""
+        self.waiting: frozenset[str] = frozenset()
+        """Of these, those that wait for nodes."""
 
     # -- nodes
 
-    def joined(self, node: str, room: Room) -> None:
-        """A node is connected; the first in order get its places."""
+    def joined(self, node: str, room: Room) -> frozenset[str]:
+        """A node is connected: the first in order get its places, but for those of runs that work.
+
+        Runs that wait for nodes are served like the others, as this may be the node that they wait for, and give their
+        places back if they are not among the first; returns those that did.
+        """
+        held = frozenset(run for run in self.waiting & self._holds.keys() if node in self._holds[run])
+        for run in held:
+            self._holds[run].discard(node)
+        self._away.pop(node, None)
         self._rooms[node] = room
-        self._give(self._wants.values(), [node])
+        self._give(self._wants.values(), [node], idle=frozenset())
+        return frozenset(run for run in held if node not in self._holds[run])
 
     def left(self, node: str) -> None:
         """A node has no connection; who has a place on it keeps it."""
-        self._rooms.pop(node, None)
+        if (room := self._rooms.pop(node, None)) is not None:
+            self._away[node] = room
+            self._forget()
+
+    def gone(self, node: str) -> None:
+        """A node is shut out for good, and works for none."""
+        for run in self._wants:
+            self.exclude(run, node)
+
+    def _forget(self) -> None:
+        held = frozenset[str]().union(*self._holds.values())
+        self._away = {node: room for node, room in self._away.items() if node in held}
 
     # -- runs
 
     def enter(self, want: Want) -> None:
-        """A run is begun: it has a place on every connected node that has one."""
+        """A run is begun: it has a place on every node that has one, also if it is away for a moment."""
         self._wants[want.run], self._holds[want.run] = want, set()
-        self._give([want], self._rooms)
+        self._give([want], [*self._rooms, *self._away], idle=self.idle)
 
     def leave(self, run: str) -> None:
         """A run has ended."""
         self._wants.pop(run, None)
         self._holds.pop(run, None)
+        self._forget()
 
     def exclude(self, run: str, node: str) -> None:
         """A node is to work for a run no more."""
         if (want := self._wants.get(run)) is not None:
             self._wants[run] = replace(want, without=want.without | {node})
             self._holds[run].discard(node)
+            self._forget()
 
     def settle(self) -> list[tuple[str, str]]:
         """Give places that came free to runs that have been begun, in their order; returns them, as (run, node)."""
-        return self._give(self._wants.values(), self._rooms)
+        return self._give(self._wants.values(), self._rooms, idle=self.idle)
 
-    def _give(self, wants: Iterable[Want], nodes: Iterable[str]) -> list[tuple[str, str]]:
+    def _give(self, wants: Iterable[Want], nodes: Collection[str], idle: Collection[str]) -> list[tuple[str, str]]:
         places = []
         for want in sorted(wants, key=lambda want: want.order):
             for node in sorted(nodes):
-                if node not in self._holds[want.run] and want.uses(node) and not self._full(node, want):
+                if node not in self._holds[want.run] and want.uses(node) and not self._full(node, want, (), idle):
                     self._holds[want.run].add(node)
                     places.append((want.run, node))
         return places
@@ -137,6 +168,8 @@ class Places:
         """Which runs are to begin now, and what each of the others waits for.
 
         Who waits for nodes has these before all that come after it: a large run is not passed by small ones for ever.
+        From a run of which no node is connected those that are idle keep their places on the coordinator: when the
+        nodes come, all may go on at once.
 
         Args:
             waiting: Runs that were not begun.
@@ -153,13 +186,28 @@ class Places:
             if len(chosen) >= most:
                 reasons[want.run] = full
                 continue
+            if want.study and not want.started and self._idle_of(want.study) >= MOST_IDLE:
+                reasons[want.run] = (
+                    f"waits until one of {MOST_IDLE} idle runs of the study {want.study!r} goes on or ends"
+                )
+                continue
             nodes = {node for node in self._rooms if want.uses(node)}
+            if not nodes:
+                if len(chosen) + len(self.idle) < most:
+                    chosen.append(want)
+                else:
+                    reasons[want.run] = NO_NODE
+                continue
+            nodes |= {node for node in self._away if want.uses(node) and self._working(node, self.idle)}
             if want.started or not (reason := self._blocked(want, nodes, awaited, chosen)):
                 chosen.append(want)
             else:
                 reasons[want.run] = reason
                 awaited |= nodes
         return chosen, reasons
+
+    def _idle_of(self, study: str) -> int:
+        return sum(want.study == study for run, want in self._wants.items() if run in self.idle)
 
     def _blocked(self, want: Want, nodes: set[str], awaited: set[str], chosen: list[Want]) -> str:
         if reason := self._awaited(want, nodes, chosen):
@@ -168,16 +216,19 @@ class Places:
         return f"waits for a place on {listed(before)}, which another run is to have first" if before else ""
 
     def _awaited(self, want: Want, nodes: Collection[str], chosen: Collection[Want] = ()) -> str:
-        full = {node: self._full(node, want, chosen) for node in sorted(nodes) if want.uses(node)}
+        full = {node: self._full(node, want, chosen, self.idle) for node in sorted(nodes) if want.uses(node)}
         reasons = dict.fromkeys(reason for reason in full.values() if reason)
         parts = [f"{listed([n for n in full if full[n] == reason])}: {reason}" for reason in reasons]
         return f"waits for a place on {'; '.join(parts)}" if parts else ""
 
-    def _full(self, node: str, want: Want, chosen: Collection[Want] = ()) -> str:
+    def _working(self, node: str, idle: Collection[str]) -> list[Want]:
+        """Those that have a place on a node, but for idle ones."""
+        return [w for w in self._wants.values() if node in self._holds[w.run] and w.run not in idle]
+
+    def _full(self, node: str, want: Want, chosen: Collection[Want], idle: Collection[str]) -> str:
         """Why a node has no place for a run, beside those that it works for and those that were just chosen."""
-        room = self._rooms.get(node, Room())
-        working = [w for w in self._wants.values() if node in self._holds[w.run] and w.run not in self.idle]
-        others = [w for w in (*working, *(w for w in chosen if w.uses(node))) if w.run != want.run]
+        room = self._rooms.get(node) or self._away.get(node, Room())
+        others = [w for w in (*self._working(node, idle), *(w for w in chosen if w.uses(node))) if w.run != want.run]
         if room.max_runs and len(others) >= room.max_runs:
             return f"{len(others)} of {room.max_runs} runs"
         need = COPIES * sum(each.model_bytes for each in (*others, want))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,21 @@ BATCH = 1000
 MAX_PARAMETERS, MAX_VALUE = 100, 6000
 STATES = {"completed": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 RUN, CURSOR = "covey.run", "covey.cursor"
+MAX_TAG = 4000
+"""Characters of one: MLflow cuts a tag that is longer than 5,000 or, newer ones, 8,000."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_./: -]")
+_NO_PATH = re.compile(r"(?:^|(?<=/))(?:\.+|(?=/|$))")
+"""At the beginning of a part between slashes: what makes a path another one, and what is a part of nothing."""
+_PARTS = re.compile(r"parts ([ab]) ([0-9]{1,6})")
+"""What stands in the cursor's tag where that is in several: under which letter, and how many."""
 
 
 class MlflowRun(Tracker):
     """WHERE is a tracking server's address, or `sqlite:///FILE`. One MLflow run a run, found by its tag `covey.run`.
 
-    How far it was told is a tag as well. A batch that was sent just before a kill is sent once more, and MLflow's
-    databases take equal points once.
+    How far it was told is a tag as well; a long one is in several, under one of two letters in turn, and the tag then
+    says which: it is the old cursor or the new one, whenever a kill comes. A batch that was sent just before a kill is
+    sent once more, and MLflow's databases take equal points once.
     """
 
     class Options(PluginOptions):
@@ -51,18 +58,18 @@ class MlflowRun(Tracker):
             raise SpecError(
                 f"mlflow:{where}: write a server's address, as mlflow:http://127.0.0.1:5000, or sqlite:///FILE"
             )
-        self._points = list[Any]()
-        with self._answering(where):
+        self._points, self._where = list[Any](), where
+        with self._answering():
             self._client: Any = client(tracking_uri=where)
             return self._begin(where, run)
 
     @contextlib.contextmanager
-    def _answering(self, where: str) -> Iterator[None]:
+    def _answering(self) -> Iterator[None]:
         """What MLflow refuses, or where it does not answer, is said in Covey's words."""
         try:
             yield
-        except self._refusal as error:
-            raise NotFound(f"MLflow at {where}: {error}") from error
+        except (self._refusal, OSError) as error:
+            raise NotFound(f"MLflow at {self._where}: {error}") from error
 
     def _begin(self, where: str, run: TrackedRun) -> str:
         name = self.options.experiment
@@ -75,7 +82,14 @@ class MlflowRun(Tracker):
         values = [self._entities.Param(_key(key), str(value)[:MAX_VALUE]) for key, value in run.spec.items()]
         for first in range(0, len(values), MAX_PARAMETERS):
             self._client.log_batch(self._run, params=values[first : first + MAX_PARAMETERS])
-        return str(told.data.tags.get(CURSOR, ""))
+        return self._cursor(told.data.tags)
+
+    def _cursor(self, tags: Mapping[str, str]) -> str:
+        """What was given to the last `save`."""
+        text = str(tags.get(CURSOR, ""))
+        match = _PARTS.fullmatch(text)
+        self._letter = match[1] if match else "b"
+        return "".join(tags[_part(match[1], place)] for place in range(int(match[2]))) if match else text
 
     @override
     def point(self, name: str, step: int, value: float, at: float) -> None:
@@ -85,23 +99,32 @@ class MlflowRun(Tracker):
 
     def _send(self) -> None:
         if self._points:
-            with self._answering("its server"):
+            with self._answering():
                 self._client.log_batch(self._run, metrics=self._points)
             self._points = []
 
     @override
     def save(self, cursor: str) -> None:
         self._send()
-        self._client.set_tag(self._run, CURSOR, cursor)
+        with self._answering():
+            if len(cursor) > MAX_TAG:
+                self._letter = "b" if self._letter == "a" else "a"
+                parts = [cursor[first : first + MAX_TAG] for first in range(0, len(cursor), MAX_TAG)]
+                for place, part in enumerate(parts):
+                    self._client.set_tag(self._run, _part(self._letter, place), part)
+                cursor = f"parts {self._letter} {len(parts)}"
+            self._client.set_tag(self._run, CURSOR, cursor)
 
     @override
     def model(self, file: Path) -> None:
-        self._client.log_artifact(self._run, str(file), "model")
+        with self._answering():
+            self._client.log_artifact(self._run, str(file), "model")
 
     @override
     def close(self, state: str) -> None:
         if state in STATES:
-            self._client.set_terminated(self._run, STATES[state])
+            with self._answering():
+                self._client.set_terminated(self._run, STATES[state])
 
 
 def _beside(where: str) -> str | None:
@@ -111,5 +134,10 @@ def _beside(where: str) -> str | None:
 
 
 def _key(name: str) -> str:
-    """A name as MLflow takes it."""
-    return _UNSAFE.sub("_", name)
+    """A name as MLflow takes it: it reads it as a path, which may not be empty somewhere, nor go up."""
+    return _NO_PATH.sub("_", _UNSAFE.sub("_", name))
+
+
+def _part(letter: str, place: int) -> str:
+    """The tag with one of the cursor's parts."""
+    return f"{CURSOR}.{letter}.{place}"

@@ -68,7 +68,7 @@ class Training:
         job = self._job(talk.assignment, spec, layout, base, await self._settled_state(talk.assignment), inputs)
         talk.log.info("training")
         with services.metrics.phases.labels("training").time():
-            result = await self._use_worker(talk, job, 1 + spec.evaluation.local_rounds)
+            result = await self._use_worker(talk, job)
         services.metrics.trained(result)
         if reason := missing(result.evaluation).get(EVALUATION):
             talk.failed(TaskError(reason), "evaluation")
@@ -186,8 +186,8 @@ class Training:
         self._held.release(before)
         return state
 
-    async def _use_worker(self, talk: Conversation, job: TrainJob, rounds: int) -> TrainResult:
-        """Train, for as long as so many rounds may take.
+    async def _use_worker(self, talk: Conversation, job: TrainJob) -> TrainResult:
+        """Train, for as long as the operator allows, however many rounds a local-only baseline has.
 
         Files of a job that came to nothing are dropped once a later job shows that nobody writes them.
         """
@@ -198,7 +198,7 @@ class Training:
             talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
 
         try:
-            async with allowed_time(self._services.config.limits.round_s * rounds):
+            async with allowed_time(self._services.config.limits.round_s):
                 result = await self._train_safely(job, progressed)
         except Obstructed:  # which the worker has said: it writes no more, and what it wrote is in its way
             for path in (*job.scratch.values(), *job.out_state.values()):

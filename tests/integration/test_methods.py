@@ -179,7 +179,7 @@ def test_every_method_of_covey_is_among_them():
 def test_the_figures_of_a_statistics_run_are_read_from_its_coordinator(federation, real, simulated):
     run = real("statistics")["run"]
     shown = json.loads(federation.cli("run", "statistics", run, "--json", "--data-dir", federation.coordinator_dir))
-    pixels, labels = shown[0], shown[2:]
+    pixels, labels = shown[0], shown[1:]
     assert (pixels["count"], pixels["nodes"], len(labels)) == (1237, NODES, 10)
     assert pixels["q0.5_least"] < pixels["mean"] < 0.32
     folder = simulated("statistics")["folder"] / "simulation"

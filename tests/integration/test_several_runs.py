@@ -24,6 +24,8 @@ KEEPS = {
     "top-k": '[exchange]\ncodec = "top-k"\n[exchange.options]\nfraction = 0.1',
 }
 """What nodes keep from update to update: a control variate, and what the codec has lost."""
+POLICY = '[policy]\nallow_paths = ["blocked_tasks:Blocked"]\nmax_runs = 4\n'
+"""Of the nodes: as many runs as the coordinator takes, however much memory is free."""
 BLOCK = "COVEY_TEST_BLOCK"
 OPTIONS = ["--allow-paths", "--worker-env", BLOCK]
 """Of the coordinator, whose worker evaluates."""
@@ -69,7 +71,7 @@ def federation(tmp_path_factory, block):
         made.start_coordinator(options=OPTIONS)
         made.join()
         for index in range(NODES):
-            (made.node_dir(index) / "node.toml").write_text('[policy]\nallow_paths = ["blocked_tasks:Blocked"]\n')
+            (made.node_dir(index) / "node.toml").write_text(POLICY)
             made.start_node(index)
         made.wait_connected(NODES)
         yield made

@@ -53,5 +53,14 @@ def test_very_many_metrics_and_odd_names_cost_no_update() -> None:
     assert bounded({"loss": (1.0, 2.0), "auc": "no"}) == {"loss": (1.0, 2.0), "auc": "no"}
 
 
+def test_a_curve_is_recorded_whole_or_not_at_all() -> None:
+    curve = {f"auroc/bin-{number}": (1.0, 2.0) for number in range(50)}
+    second, named = ({f"{name}/bin-{number}": (1.0, 2.0) for number in range(40)} for name in ("pr", "x" * 95))
+    kept = bounded({"a": (1.0, 2.0), **curve, **second, **named, "b": (1.0, 2.0)})
+    assert list(counted(kept)) == ["a", *curve, "b"]
+    assert {"pr", "x" * 95} == missing(kept).keys()
+    assert missing(ratios(kept))["pr"] == "its 40 bins do not fit: 80 metrics with names of 100 characters do"
+
+
 def test_a_failed_evaluation_is_one_missing_metric() -> None:
     assert failed("boom") == {"evaluation": "boom"}

@@ -24,6 +24,7 @@ class Evictions:
         store: The record.
         studies: From which nodes are shut out.
         runs: Those that are active.
+        wake: Makes the scheduler look again for those that wait.
         seen: What a caller sees of a node; raises `NotFound`. Blocking.
         now: Unix time in seconds.
         clock: The machines' time.
@@ -32,6 +33,7 @@ class Evictions:
     store: StoreThread
     studies: Studies
     runs: ActiveRuns
+    wake: Callable[[], None]
     seen: Callable[[Caller, str], pb.Node]
     now: Callable[[], float]
     clock: Callable[[], float]
@@ -55,4 +57,5 @@ class Evictions:
         for run in self.runs.active.values():
             if study_of(run.run) == study:
                 self.runs.exclude(run, node, self.clock())
+        self.wake()
         return await call(self.seen, caller, node)

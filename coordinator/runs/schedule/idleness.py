@@ -36,7 +36,8 @@ class Idleness:
             self._decided.pop(run, None)
         if not run.is_waiting:
             self._waits_since.pop(run, None)
-        waits = run.is_waiting and now - self._waits_since.setdefault(run, now) >= WAITS_S
+        since = max(self._waits_since.setdefault(run, now), run.joined_at)  # a node that came may be what it waited for
+        waits = run.is_waiting and now - since >= WAITS_S
         return waits or now - run.heard_at >= SILENT_S or self._is_undecided(run, now)
 
     def _is_undecided(self, run: ActiveRun, now: float) -> bool:

@@ -61,7 +61,8 @@ class Scheduler:
         self._waiting: dict[str, Want] = {}
         """Runs on record that are not taken care of, as they were when it was looked last."""
         self._is_fresh = False
-        """Whether that was after the last one was submitted."""
+        """Whether that was after the last one was submitted, and the last change of the studies."""
+        self._known = studies.now()
         self._model_bytes: dict[str, int] = {}
         """Of those."""
         self._reasons: dict[str, str] = {}
@@ -70,7 +71,7 @@ class Scheduler:
         """Runs that failed in a way that could not be recorded: a restart tries them again."""
 
     def wake(self) -> None:
-        """Look again: a run was submitted."""
+        """Look again: a run was submitted, or stopped, or a node shut out of a study."""
         self._wanted.set()
 
     def awaited(self, run: str) -> str:
@@ -120,7 +121,11 @@ class Scheduler:
 
     def _look(self) -> tuple[list[Want], int]:
         """Note who works, and what others wait for; returns those that may begin now, and how many might."""
-        self._places.idle = frozenset(run.run.run for run in self._tasks.values() if self._idleness.of(run))
+        if (known := self._studies.now()) is not self._known:
+            self._known, self._is_fresh = known, False
+        idle = [run for run in self._tasks.values() if self._idleness.of(run)]
+        self._places.idle = frozenset(run.run.run for run in idle)
+        self._places.waiting = frozenset(run.run.run for run in idle if run.is_waiting)
         self._runs.settle(self._services.clock())
         if self._services.operator.draining:
             self._reasons = {}
@@ -143,8 +148,17 @@ class Scheduler:
         store = self._services.store
         records = await store.persist(store.store.runs, states=("running", "queued"), limit=1_000_000)
         waiting = {r.run: r for r in records if r.run not in self._runs.active and r.run not in self._given_up}
-        self._waiting = {run: await self._want(record) for run, record in waiting.items()}
-        self._model_bytes = {run: self._model_bytes[run] for run in waiting}
+        wants: dict[str, Want] = {}
+        for run, record in waiting.items():
+            try:
+                wants[run] = await self._want(record)
+            except Fenced:
+                raise
+            except Exception as error:
+                log.error("a run's record cannot be read", run=run, exc_info=error)
+                await self._fail(record, f"its record is damaged: {error!r}")
+        self._waiting = wants
+        self._model_bytes = {run: self._model_bytes[run] for run in wants}
         self._is_fresh = True
         return waiting
 
@@ -160,6 +174,7 @@ class Scheduler:
             model_bytes=self._model_bytes[record.run],
             scope=self._studies.scope(study),
             without=self._studies.evicted(study),
+            study=study,
         )
 
     async def _size(self, record: RunRecord) -> int:

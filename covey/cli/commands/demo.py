@@ -158,7 +158,7 @@ The daemons have ended; their record can be read:
   {covey} run audit {name} {where}
   {covey} run export {name} --to {name}.safetensors {where}
 
-To go on, start the coordinator again, where the nodes look for it, and the nodes, and submit a run:
+To go on, start the coordinator again where the nodes look for it, and the nodes; once it is ready, submit a run:
   {covey} coordinator start {where} --listen {outcome.server} --enrol-listen 127.0.0.1:0 &
   for node in {folder}/nodes/*; do {covey} node start --data-dir "$node" --device cpu & done
   {covey} run submit {folder}/{SPEC_FILE} --watch {where}

@@ -1,8 +1,9 @@
-"""Daemons started on this machine: each with a log file, watched, and gone when the context ends."""
+"""Daemons started on this machine: each with a log file, watched, and gone when the context ends, or this process."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -10,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from covey.client.errors import DaemonFailed
+from covey.signals import UNTIL_STDIN_ENDS
 
 STOP_S = 10.0
 TAIL_LINES = 15
 
 
 class LocalDaemon:
-    """One `covey` daemon as a child process, in a session of its own: a Ctrl-C reaches only the caller."""
+    """One `covey` daemon as a child process, in a session of its own: a Ctrl-C reaches only the caller.
+
+    It ends by itself where this process does without ending it, by a signal or a kill: it reads a pipe of ours.
+    """
 
     def __init__(self, name: str, arguments: Sequence[object], log: Path) -> None:
         """Start it.
@@ -31,7 +36,12 @@ class LocalDaemon:
         command = [sys.executable, "-P", "-m", "covey.cli.main", *map(str, arguments)]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, UNTIL_STDIN_ENDS: "1"},
             )
 
     def check(self) -> None:
@@ -89,4 +99,6 @@ class LocalDaemons:
                 if daemon.process.poll() is None:
                     daemon.process.kill()
                     daemon.process.wait()
+                if daemon.process.stdin is not None:
+                    daemon.process.stdin.close()
             self._started.clear()

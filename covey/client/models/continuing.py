@@ -24,7 +24,7 @@ def continuation(
     Args:
         parent: The run that is continued.
         count: How many rounds (updates of an asynchronous run) the new one has; None: as its specification says.
-        changed: Its specification; None: the parent's.
+        changed: Its specification; None: the parent's. Where it names no study, the run is of the parent's.
         version: Of the parent's model.
 
     Raises:
@@ -36,7 +36,9 @@ def continuation(
         raise NotFound(models_elsewhere(parent.run))
     if not parent.ended and version == "newest":
         raise Conflict(f"run {parent.run} is {parent.state}; stop it first, or name one of its versions (--version)")
-    spec = dict(parent.spec) if changed is None else json.loads(parsed(changed, later=True).to_json())
+    spec = dict(parent.spec)
+    if changed is not None:
+        spec = in_study_of(parent, json.loads(parsed(changed, later=True).to_json()))
     if changed is not None and "model" in spec:
         raise SpecError(f"model.initial: the run begins with the model of run {parent.run}; leave it out")
     spec["model"] = {"initial": f"run:{parent.run}@{version}"}
@@ -44,3 +46,8 @@ def continuation(
         mode = mode_named(str(spec["mode"]))
         spec[mode.section] = {**spec[mode.section], mode.count_key: count}
     return spec
+
+
+def in_study_of(parent: Run, spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification for a run's model: of its study, unless it names one, so that the model stays there."""
+    return {"study": parent.study, **spec} if parent.study else spec

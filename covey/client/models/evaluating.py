@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -10,19 +11,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from covey.client.export import models_elsewhere
+from covey.client.models.continuing import in_study_of
 from covey.client.reading.figures import has_figures
 from covey.client.reading.names import RunName, VersionName
 from covey.client.specification import Specification, parsed
 from covey.client.values import Run, Version
 from covey.errors import NotFound, SpecError
 
-KEPT = ("seed", "task", "data", "training", "method", "keep")
-"""Sections of a training's specification that mean the same here."""
+KEPT = ("seed", "task", "data", "training", "method", "keep", "study", "priority")
+"""Sections and keys of a training's specification that mean the same here."""
 OF_EXCHANGE = ("share", "local", "frozen", "models")
 OF_EVALUATION = ("batch_size", "metric", "goal")
 ANY_ANSWER = 1e-6
 """The quorum: the round ends with whoever answers."""
 SUFFIX = "-evaluation"
+MAX_NAME = 100
+_SUFFIXED = re.compile(rf"{SUFFIX}(-\d+)?$")
 _RUN = re.compile(r"(?P<run>[^@\s]{1,100})(?:@(?P<version>\d{1,9}|newest|best))?")
 
 
@@ -30,7 +34,7 @@ class Runs(Protocol):
     """Where runs are read: `covey.client.connection.Connection`."""
 
     def run(self, run: RunName) -> Run:
-        """A run."""
+        """A run. Raises NotFound."""
 
     def version(self, run: RunName, version: VersionName = "newest") -> Version:
         """One of its versions."""
@@ -43,7 +47,8 @@ class Wanted(NamedTuple):
         nodes: Who is asked; none: all.
         local_baseline: Whether nodes also train alone, and evaluate that.
         rounds: For how many rounds; None: as many as led to the model.
-        name: Of the run; empty: that of the specification, with "-evaluation".
+        name: Of the run; empty: that of the specification, with "-evaluation", and in a study, which has each
+            name once, with a number where there is one already.
     """
 
     nodes: Sequence[str] = ()
@@ -72,7 +77,7 @@ def evaluation_of(runs: Runs, model: str, wanted: Wanted, spec: Specification | 
                 f"{model} does not say of which task it is; name a specification with it (--spec SPEC.toml)"
             )
         begun = json.loads(parsed(spec, later=True).to_json())
-        return _specification(begun, str(Path(model).expanduser().absolute()), wanted, wanted.rounds)
+        return _specification(runs, begun, str(Path(model).expanduser().absolute()), wanted, wanted.rounds)
     match = _RUN.fullmatch(model.removeprefix("run:"))
     if match is None:
         raise SpecError(f"{model!r} is neither a file nor a run; write FILE.safetensors, RUN, RUN@7 or RUN@best")
@@ -83,11 +88,11 @@ def evaluation_of(runs: Runs, model: str, wanted: Wanted, spec: Specification | 
         raise NotFound(models_elsewhere(run.run))
     asked = match["version"] or "newest"
     version = runs.version(run, cast(VersionName, int(asked) if asked.isdigit() else asked))
-    begun = dict(run.spec) if spec is None else json.loads(parsed(spec, later=True).to_json())
+    begun = dict(run.spec) if spec is None else in_study_of(run, json.loads(parsed(spec, later=True).to_json()))
     # Experiment data are dealt as they were.
     begun["data"] = {**begun["data"], "parts": begun["data"]["parts"] or run.roster_size or None}
     rounds = wanted.rounds if wanted.rounds is not None else _rounds_of(run, version.version)
-    return _specification(begun, f"run:{run.run}@{version.version}", wanted, rounds)
+    return _specification(runs, begun, f"run:{run.run}@{version.version}", wanted, rounds)
 
 
 def _is_file(model: str) -> bool:
@@ -102,7 +107,9 @@ def _rounds_of(run: Run, version: int) -> int:
     return math.ceil(decided / max(1, run.roster_size))
 
 
-def _specification(begun: dict[str, Any], initial: str, wanted: Wanted, rounds: int | None) -> dict[str, Any]:
+def _specification(
+    runs: Runs, begun: dict[str, Any], initial: str, wanted: Wanted, rounds: int | None
+) -> dict[str, Any]:
     if (begun.get("privacy") or {}).get("unit") == "example":
         raise SpecError(
             "nodes of this training hide their examples ([privacy]), and tell no metrics of them; name a specification "
@@ -113,8 +120,8 @@ def _specification(begun: dict[str, Any], initial: str, wanted: Wanted, rounds: 
         raise SpecError("rounds are those of the local-only baseline; ask for it (--local-baseline), or leave them out")
     policy, whole = begun["rounds"], 1 + local_rounds
     return {
-        **{key: begun[key] for key in KEPT},
-        "name": wanted.name or begun["name"].removesuffix(SUFFIX)[: 100 - len(SUFFIX)] + SUFFIX,
+        **{key: begun[key] for key in KEPT if key in begun},
+        "name": wanted.name or _free_name(runs, begun["name"], begun.get("study", "")),
         "mode": "rounds",
         "exchange": {key: value for key, value in begun["exchange"].items() if key in OF_EXCHANGE},
         "model": {"initial": initial},
@@ -133,6 +140,21 @@ def _specification(begun: dict[str, Any], initial: str, wanted: Wanted, rounds: 
             "rejoin_s": policy["rejoin_s"],
         },
     }
+
+
+def _free_name(runs: Runs, name: str, study: str) -> str:
+    """Of the evaluation: a study has each name once."""
+    begun = _SUFFIXED.sub("", name)
+    for number in itertools.count(1):
+        suffix = SUFFIX if number == 1 else f"{SUFFIX}-{number}"
+        wanted = begun[: MAX_NAME - len(suffix)] + suffix
+        if not study:
+            return wanted
+        try:
+            runs.run(f"{study}/{wanted}")
+        except NotFound:
+            return wanted
+    raise AssertionError  # numbers do not end
 
 
 def _local_rounds(begun: dict[str, Any], rounds: int | None) -> int:

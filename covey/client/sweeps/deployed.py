@@ -84,7 +84,7 @@ class DeployedTrials(Trials):
     def _named(self, name: str) -> Run | None:
         with self._turn:
             try:
-                return self._connection.run(name)
+                return self._connection.run(f"{self.sweep.spec.study}/{name}")  # /NAME: of no study
             except NotFound:
                 return None
 

@@ -25,7 +25,10 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 """Steps and values of each curve, in order."""
 AT = 1_800_000_000.0
 HOSTILE = '../../=cmd|"<script>alert(1)</script>\\n$\\frac{1}$'
-NAMES = ("accuracy", "round/bytes_sent", "node/n1/loss", "nodes/=1+1 <b>")
+ODD = ("nodes/=1+1 <b>", "node/n1/a//b", "node/../x/./.y", "node/n1/f1/")
+"""Nodes name metrics as they like."""
+NAMES = ("accuracy", "round/bytes_sent", "node/n1/loss", *ODD)
+LONG = '{"steps": "' + "node-1, " * 5000 + '"}'
 
 
 def run_named(name: str, run: str = "3f9a01c2d4e5") -> TrackedRun:
@@ -100,6 +103,19 @@ class TrackerConformance(ABC):
             tracker.save("four")
             tracker.close("completed")
             assert self.told(where, run) == self.expected(range(4))
+
+    def test_a_long_cursor_comes_back_whole(self, tmp_path: Path) -> None:
+        """That of a run of many nodes is tens of thousands of characters; and a short one after it."""
+        where, run, before = self.where(tmp_path), run_named("digits"), ""
+        for step, cursor in enumerate((LONG, LONG[::-1], "short")):
+            tracker = self.make()
+            known = tracker.open(where, run)
+            assert known in ("", before)
+            tell(tracker, range(step if known else 0, step + 1))
+            tracker.save(cursor)
+            tracker.close("")
+            before = cursor
+        assert self.told(where, run) == self.expected(range(3))
 
     def test_runs_in_one_place_do_not_mix(self, tmp_path: Path) -> None:
         """Not even those of one name."""

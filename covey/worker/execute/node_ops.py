@@ -125,9 +125,9 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
     steps = 0
     if spec.evaluation.local_rounds:
         steps, metrics = _alone(context, job, codec, host, began)
-        evaluation |= {f"{ALONE}{name}": value for name, value in metrics.items()}
+        evaluation |= {f"{ALONE}{name}": value for name, value in metrics.items()}  # each half is bounded by itself
     seconds = time.monotonic() - began
-    return TrainResult((), size_of(dataset), steps, seconds, {}, bounded(evaluation), code=context.code)
+    return TrainResult((), size_of(dataset), steps, seconds, {}, evaluation, code=context.code)
 
 
 def _alone(context: RunContext, job: TrainJob, codec: Codec, host: Host, began: float) -> tuple[int, Metrics]:

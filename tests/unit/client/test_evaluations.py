@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from covey.artifact import Artifact
+from covey.client.models.continuing import continuation
 from covey.client.models.evaluating import Wanted, evaluation_of
 from covey.client.models.evaluations import Evaluation, evaluation_in
 from covey.client.reading.figures import read_figures
-from covey.client.reading.names import RunName
-from covey.client.values import Node, Round, RoundDetail, Run, Update
+from covey.client.reading.names import RunName, VersionName
+from covey.client.values import Node, Round, RoundDetail, Run, Update, Version
 from covey.errors import NotFound
+from covey.spec import parse_data
 
 
 def answer(node: str, accuracy: float, alone: float | None = None, **missing: str) -> Update:
@@ -92,3 +96,42 @@ def test_a_statistics_run_has_figures_once_its_last_round_is_committed_and_never
         read_figures(runs, run)
     with pytest.raises(NotFound, match="has no model"):
         evaluation_of(runs, "ages", Wanted())
+
+
+TRAINING: dict[str, Any] = {"name": "tumours", "task": {"name": "digits"}}
+
+
+@dataclass
+class Study:
+    """Run `tumours` of study `brain`, and runs of other names there."""
+
+    names: set[str] = field(default_factory=set)
+
+    def run(self, run: RunName) -> Run:
+        spec = parse_data({**TRAINING, "study": "brain", "priority": 3}).model_dump(mode="json", by_alias=True)
+        if run in ("brain/tumours", *(f"brain/{name}" for name in self.names)):
+            return Run("id", "tumours", "rounds", "completed", spec=spec)
+        raise NotFound(f"there is no run {run}")
+
+    def version(self, run: RunName, version: VersionName = "newest") -> Version:
+        return Version(7, "", Artifact("", 0, b""))
+
+
+@pytest.mark.parametrize("given", [None, TRAINING])
+def test_an_evaluation_is_of_the_study_whose_model_it_is_under_a_name_that_is_free(given: Any) -> None:
+    study = Study()
+    for name in ("tumours-evaluation", "tumours-evaluation-2", "tumours-evaluation-3"):
+        asked = parse_data(evaluation_of(study, "brain/tumours@7", Wanted(), given))
+        assert (asked.study, asked.name, asked.priority) == ("brain", name, 0 if given else 3)
+        study.names.add(name)
+    again = evaluation_of(study, "brain/tumours", Wanted(), {**TRAINING, "name": "x-evaluation-2", "study": "brain"})
+    assert again["name"] == "x-evaluation"
+    elsewhere = evaluation_of(study, "brain/tumours", Wanted(), {**TRAINING, "study": "heart"})
+    assert elsewhere["study"] == "heart"  # by their own word
+
+
+def test_a_run_is_continued_in_its_study() -> None:
+    parent = Study().run("brain/tumours")
+    studies = [parse_data(continuation(parent, 1, changed)).study for changed in (None, TRAINING)]
+    assert studies == ["brain", "brain"]
+    assert continuation(parent, 1, {**TRAINING, "study": "heart"})["study"] == "heart"

@@ -71,3 +71,13 @@ def test_a_wrong_file_says_what_is_wrong(path, text, message):
     path.write_text(text)
     with pytest.raises(SpecError, match=message):
         read_studies(path)
+
+
+def test_a_run_that_needs_more_nodes_than_its_study_has_is_refused(tmp_path):
+    (tmp_path / "studies.toml").write_text('[studies.brain]\nnodes = ["ada", "bob"]\n[studies.all]\nnodes = ["*"]\n')
+    studies = Studies(tmp_path / "studies.toml", '{"brain": ["bob"]}')
+    studies.require_enough("brain", 1)
+    for study in ("all", ""):
+        studies.require_enough(study, 1000)
+    with pytest.raises(SpecError, match="min_nodes = 2, and the study 'brain' has 1"):
+        studies.require_enough("brain", 2)

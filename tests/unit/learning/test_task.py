@@ -30,7 +30,7 @@ def test_built_in_tasks_are_registered(name: str, cls: type[Task]) -> None:
     [
         (TaskSection(name="no-such"), PluginError, "installed: .*digits"),
         (TaskSection(name="covey.learning.tasks.digits:Digits"), PluginError, "installed:"),
-        (TaskSection(name="digits", options={"hiden": 1}), SpecError, r"options\.hiden.*known keys: common, hidden"),
+        (TaskSection(name="digits", options={"hiden": 1}), SpecError, r"options\.hiden.*known keys: common, evaluate"),
         (TaskSection(name="digits", options={"hidden": -1}), SpecError, r"task\.options\.hidden.*given: -1"),
         (TaskSection(name="idx-images", options={"model": "vit"}), SpecError, "'mlp' or 'cnn'"),
     ],

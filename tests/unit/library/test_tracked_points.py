@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Round, Update
+from covey.errors import Conflict
 from covey.library import tracked_points
 from covey.library.tracked_points import MAX_NAME, MAX_NAMES, Cursor, TrackedPoints, clean
 from covey.trackers.folders import Point
@@ -138,3 +140,9 @@ def test_a_hostile_name_is_harmless() -> None:
     assert clean("a\x1b[31m\nb\u202e") == "a\\x1b[31m b\\u202e"
     assert len(clean("x" * 1000)) == MAX_NAME
     assert clean("") == "?"
+
+
+@pytest.mark.parametrize("text", ['{"steps": {"n1": [1, 1', "[]", '{"rows": 3}', '{"steps": {"n1": 3}}'])
+def test_a_cursor_that_cannot_be_read_says_what_to_do(text: str) -> None:
+    with pytest.raises(Conflict, match="name another place"):
+        Cursor.read(text)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from covey.machines.places import COPIES, Places, Room, Want
+from covey.machines.places import COPIES, MOST_IDLE, NO_NODE, Places, Room, Want
 
 FULL = "the coordinator is full"
 GIB = 1 << 30
@@ -30,7 +30,9 @@ def chosen(places, *waiting, most=16):
     return [each.run for each in runs], reasons
 
 
-def test_those_in_progress_come_first_then_priority_then_age(places):
+def test_those_in_progress_come_first_then_priority_then_age():
+    places = Places()
+    places.joined("n1", Room())
     waiting = [
         want("young", submitted_at=2.0),
         want("old", submitted_at=1.0),
@@ -38,7 +40,7 @@ def test_those_in_progress_come_first_then_priority_then_age(places):
         want("late", priority=-5),
         want("began", priority=-9, started=True),
     ]
-    order, reasons = chosen(Places(), *waiting, most=4)
+    order, reasons = chosen(places, *waiting, most=4)
     assert order == ["began", "urgent", "old", "young"]
     assert reasons == {"late": FULL}
 
@@ -140,3 +142,69 @@ def test_one_that_wedges_many_times_starves_nobody(places):
             places.leave(run)
             done.append(run)
     assert sorted(done) == [f"run-{number}" for number in range(5)]
+
+
+def test_while_no_node_is_connected_as_many_begin_as_may_work_at_once():
+    places = Places()
+    began = [want(f"began-{number}", started=True) for number in range(3)]
+    order, reasons = chosen(places, *began, want("new"), most=2)
+    assert (order, reasons) == (["began-0", "began-1"], {"began-2": FULL, "new": FULL})
+    for each in began[:2]:
+        places.enter(each)
+    places.idle = places.waiting = frozenset(order)
+    assert chosen(places, began[2], want("new"), most=2) == ([], {"began-2": NO_NODE, "new": NO_NODE})
+    places.joined("n1", Room())
+    elsewhere = want("elsewhere", scope=frozenset({"n2"}))
+    assert chosen(places, elsewhere, want("here"), most=2) == (["here"], {"elsewhere": NO_NODE})
+
+
+def test_a_node_that_comes_takes_no_more_than_it_says_also_of_runs_that_waited():
+    places = Places()
+    for number in range(4):
+        places.enter(want(f"run-{number}", submitted_at=float(number)))
+    places.idle = places.waiting = frozenset({f"run-{number}" for number in range(4)})
+    places.joined("n1", Room(1))
+    assert [number for number in range(4) if places.admits(f"run-{number}", "n1")] == [0]
+    assert places.settle()[0] == ("run-1", "n1")  # it was not enough for the first one
+    places.left("n1")
+    assert "run-1" in places.joined("n1", Room(1))  # its hours begin, and it opens a new session
+    assert [number for number in range(4) if places.admits(f"run-{number}", "n1")] == [0]
+    places.idle, places.waiting = frozenset({"run-0"}), frozenset()  # silent, and with work there
+    assert (places.joined("n1", Room(1)), places.admits("run-0", "n1")) == (frozenset(), True)
+
+
+def test_a_node_that_is_away_for_a_moment_is_as_full_as_before(places):
+    places.joined("n1", Room(1))
+    places.enter(want("one"))
+    places.left("n1")
+    assert chosen(places, want("two")) == ([], {"two": "waits for a place on n1: 1 of 1 runs"})
+    places.joined("n1", Room(2))
+    places.left("n1")
+    places.enter(want("two"))
+    assert places.admits("two", "n1")
+    assert chosen(places, want("three"))[0] == []
+    for run in ("one", "two"):
+        places.leave(run)
+    assert chosen(places, want("three"))[0] == ["three"]
+
+
+def test_a_node_that_is_shut_out_is_waited_for_by_nobody(places):
+    places.joined("n1", Room(1))
+    places.enter(want("one"))
+    places.left("n1")
+    places.gone("n1")
+    assert chosen(places, want("two"))[0] == ["two"]
+    assert not places.admits("one", "n1")
+
+
+def test_a_study_whose_runs_are_idle_leaves_room_for_others(places):
+    idle = [f"idle-{number}" for number in range(MOST_IDLE)]
+    for run in idle:
+        places.enter(want(run, study="brain"))
+    waiting = want("next", study="brain"), want("heart", study="heart"), want("began", study="brain", started=True)
+    places.idle = frozenset(idle)
+    order, reasons = chosen(places, *waiting)
+    assert order == ["began", "heart"]
+    assert "of the study 'brain'" in reasons["next"]
+    places.leave(idle[0])
+    assert "next" in chosen(places, waiting[0])[0]

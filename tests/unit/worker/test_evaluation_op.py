@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from covey.learning.task import NodeData, Stat
-from covey.metrics import EVALUATION, Metrics, counted, missing
-from covey.spec import parse_data
+from covey.metrics import ALONE, EVALUATION, Metrics, counted, missing, ratios
+from covey.spec import parse_data, parse_json
 from covey.worker.execute.coordinator_ops import initial
 from covey.worker.execute.node_ops import evaluate, train
 from covey.worker.jobs.evaluation import EvaluateJob
@@ -52,6 +52,8 @@ class Odd(worker_tasks.Normed):
                 found["auc"] = Stat.missing("one class only")
             case "float":
                 found["auc"] = 0.7
+            case "curve":
+                found |= {f"auroc/bin-{number}": Stat(float(number), 100.0) for number in range(50)}
             case "raises":
                 raise ValueError("only one class present in y_true")
             case "exits":
@@ -85,11 +87,11 @@ TOLD = {
 }
 
 
-def trained(folder: Path, kind: str) -> TrainResult:
+def trained(folder: Path, kind: str, spec: str = SPEC) -> TrainResult:
     made = initial(InitialJob("run", SPEC, folder / "base", True), HOST)
     job = TrainJob(
         run="run",
-        spec_json=SPEC,
+        spec_json=spec,
         layout=made.layout,
         round=1,
         roster_index=0,
@@ -127,3 +129,11 @@ def test_an_evaluation_of_a_version_says_what_is_missing(tmp_path: Path, where: 
     Odd.kind = kind
     job = EvaluateJob("run", SPEC, tmp_path / "base", where, node_options={"kind": kind}, allow_path=True)
     assert told(evaluate(job, HOST).metrics, "auc" if kind in ONE else EVALUATION, kind)
+
+
+def test_curves_of_the_model_and_of_the_one_trained_alone_are_both_whole(tmp_path: Path) -> None:
+    only = {"model": {"initial": "run:x"}, "rounds": {"count": 1}, "evaluation": {"only": True, "local_rounds": 1}}
+    spec = parse_data(parse_json(SPEC).model_dump(mode="json", by_alias=True) | only).to_json()
+    shown = ratios(trained(tmp_path, "curve", spec).evaluation)
+    assert shown["auroc"] == shown[f"{ALONE}auroc"] == ratios(trained(tmp_path, "curve").evaluation)["auroc"]
+    assert missing(shown) == {}

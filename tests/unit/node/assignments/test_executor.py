@@ -13,10 +13,10 @@ from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
 from covey.node.operator.config import Limits, NodeSettings
 from covey.node.operator.policy import Policy
-from covey.spec import RoundsSpec, TaskSection
+from covey.spec import RoundsSpec, TaskSection, parse_data
 from covey.wire.identities.signing import UpdateStatement
 from covey.worker.jobs.files import WrittenFile
-from tests.unit.node.memory import LARGE, Node, assignment
+from tests.unit.node.memory import LARGE, SPEC, Node, assignment
 
 
 @pytest.fixture
@@ -236,6 +236,16 @@ async def test_work_above_the_operator_s_limits_is_declined(node, do, limits, wh
     [decline] = node.coordinator.of(msg.Decline)
     assert decline.code == "declined"
     assert why in decline.reason
+
+
+async def test_the_operator_s_time_holds_for_a_local_only_baseline_as_a_whole(node, do):
+    node.worker.gates["a"] = asyncio.Event()
+    config = replace(node.services.config, settings=NodeSettings(limits=Limits(round_s=0.05)))
+    node.services = replace(node.services, config=config)
+    only = {"evaluation": {"only": True, "local_rounds": 10**6}, "model": {"initial": "run:x"}, "rounds": {"count": 1}}
+    await do(assignment("a", spec=parse_data(json.loads(SPEC) | only).to_json()))
+    [decline] = node.coordinator.of(msg.Decline)
+    assert "took longer than the 0.05 s" in decline.reason
 
 
 async def test_what_this_machine_has_no_room_for_is_said_and_tried_again(node, do):

@@ -57,9 +57,9 @@ async def abort(status, text, metadata=()):
     raise Refused(status, text)
 
 
-def text_of(study="", name="digits", extra=""):
+def text_of(study="", name="digits", extra="", nodes=1):
     head = f'study = "{study}"\n' if study else ""
-    return head + ROUNDS.format(count=2, nodes=2, where="central").replace('"digits"', f'"{name}"', 1) + extra
+    return head + ROUNDS.format(count=2, nodes=nodes, where="central").replace('"digits"', f'"{name}"', 1) + extra
 
 
 @pytest.fixture
@@ -234,3 +234,23 @@ async def test_a_node_that_is_shut_out_of_a_study_works_for_the_others(called, w
     assert not world.runs.of("brain-run").services.nodes.takes("ada")
     assert world.studies.evicted("brain") == {"ada"}
     assert {node.node: node.state for node in world.record.nodes()} == {"ada": "active", "bob": "active"}
+
+
+@pytest.fixture
+def woken(monkeypatch):
+    """The scheduler, once for each time that it was told to look again."""
+    made: list[Any] = []
+    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.Scheduler.wake", lambda self: made.append(self))
+    return made
+
+
+async def test_who_waits_is_looked_at_again_when_a_run_is_stopped_or_a_node_shut_out(woken, called):
+    await called("root", "StopRun", run="old-run")
+    assert len(woken) == 1
+    await called("alice", "EvictNode", node="ada", study="brain")
+    assert len(woken) == 2
+
+
+async def test_a_study_is_asked_for_no_more_nodes_than_it_has(called):
+    with pytest.raises(Refused, match="the study 'brain' has 1 nodes"):
+        await called("bob", "SubmitRun", spec_toml=text_of("brain", "new", nodes=2))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from covey.coordinator.runs.schedule.idleness import SILENT_S, UNDECIDED_S, WAITS_S, Idleness
+from covey.machines.protocol import NodeJoined
 
 
 @pytest.fixture
@@ -34,6 +35,16 @@ def test_one_that_waits_for_nodes_does_nothing_after_a_moment(run, idleness, clo
     assert idleness.of(run)
     run.facts.waiting = False
     assert not idleness.of(run)
+
+
+def test_one_to_which_a_node_came_has_a_moment_to_go_on(run, idleness, clock):
+    run.facts.waiting = True
+    assert not idleness.of(run)
+    clock[0] += WAITS_S
+    run.post(NodeJoined("ada", clock[0]))
+    assert not idleness.of(run)
+    clock[0] += WAITS_S
+    assert idleness.of(run)
 
 
 def test_one_whose_nodes_are_silent_does_nothing_until_one_is_heard(run, idleness, clock):

@@ -11,7 +11,7 @@ from covey.coordinator.modes.registry import take_up
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.studies import Studies
 from covey.errors import Fenced, StoreError
-from covey.machines.places import Room
+from covey.machines.places import NO_NODE, Room
 from covey.machines.protocol import NodeJoined, NodeLost
 from covey.testing.store import records as make
 from tests.unit.coordinator.world import ROUNDS
@@ -264,3 +264,47 @@ async def test_a_run_of_a_study_works_with_its_nodes_only(world, scheduled, outc
     await active(world, "brain", "heart")
     seen = {run: active.services.nodes.nodes() for run, active in world.runs.active.items()}
     assert seen == {"brain": ["bob"], "heart": ["ada"]}
+
+
+@pytest.mark.parametrize("damage", [{"spec": "{"}, {"spec": "[]"}, {"layout": "{}"}])
+async def test_a_damaged_record_fails_its_run_and_no_other(world, scheduled, damage):
+    record = world.submit("good", submitted_at=2.0)
+    spec, layout = damage.get("spec", record.spec), damage.get("layout")
+    world.record.add_run(replace(record, run="bad", name="bad", spec=spec, submitted_at=1.0))
+    if layout:
+        world.record.start_run("bad", ("ada",), 1, layout, make.version_record("bad", 0), 1001.0)
+    _, serving = scheduled(4)
+    await active(world, "good")
+    assert not serving.done()
+    failed = world.record.run("bad")
+    assert (failed.state, failed.reason[:21]) == ("failed", "its record is damaged")
+
+
+async def test_a_lost_record_stops_the_coordinator_also_while_runs_are_read(world, scheduled, monkeypatch):
+    world.submit("one")
+    _, serving = scheduled(2)
+
+    async def lost(self, record):
+        raise Fenced("another coordinator took over")
+
+    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.Scheduler._want", lost)
+    with pytest.raises(Fenced):
+        await serving
+    assert world.record.run("one").state == "queued"
+
+
+async def test_runs_that_wait_go_by_the_studies_as_they_are_now(world, scheduled, outcomes, tmp_path, monkeypatch):
+    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.LOOK_AGAIN_S", 0.01)
+    path = tmp_path / "studies.toml"
+    path.write_text('[studies.brain]\nnodes = ["nobody"]\n')
+    world.studies = Studies(path)
+    world.submit("brain", mode='study = "brain"' + ROUNDS)
+    world.submit("other", mode='study = "other"' + ROUNDS)
+    monkeypatch.setattr("covey.coordinator.runs.schedule.idleness.WAITS_S", 0.0)
+    scheduler, _ = scheduled(1)
+    await active(world, "brain")
+    world.runs.of("brain").facts.waiting = True
+    while scheduler.awaited("other") != NO_NODE:
+        await settled(world)
+    path.write_text('[studies.brain]\nnodes = ["nobody"]\n[studies.other]\nnodes = ["ada"]\n')
+    await active(world, "brain", "other")
