@@ -98,8 +98,10 @@ def test_every_command_that_a_demo_prints_at_its_end_works_as_printed(start, tmp
     out, err = child.communicate(timeout=100)
     assert child.returncode == 0, err
     printed = [line.strip() for line in out.splitlines() if line.startswith(f"  {running_program()} ")]
-    reading = [line for line in printed if "coordinator start" not in line]
-    assert len(printed) == len(reading) + 1
+    reading, going_on = printed[:-2], printed[-2:]
+    server = json.loads((tmp_path / "my demo/nodes/node-1/identity/federation.json").read_text())["server"]
+    assert f"--listen {server} " in going_on[0]
+    assert "run submit" in going_on[1]
     asked = [line.removeprefix(running_program()).split()[:2] for line in reading]
     assert [" ".join(words) for words in asked] == [
         "run show",
