@@ -167,7 +167,7 @@ def test_the_running_program_is_named_so_that_a_shell_finds_it(program, monkeypa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_demo_that_is_interrupted_leaves_no_process(start, tmp_path, number):
     child = start("demo", "--nodes", 2, "--rounds", 100_000, "--keep", tmp_path / "demo")
-    assert wait_until(lambda: child.poll() is not None or len(start.left()) == DEMO_PROCESSES, 60)
+    assert wait_until(lambda: child.poll() is not None or len(start.left()) == DEMO_PROCESSES, 100)
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == INTERRUPTED, err
