@@ -24,6 +24,9 @@ from covey.wire.identities.gossip_statement import (
     StepStatement,
 )
 
+THROUGH = ("completed", "left")
+"""How a part ends that does all that it was to do."""
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -68,6 +71,8 @@ def statement_of(folder: Path, spec: GossipSpec, stated: Stated) -> GossipStatem
     finally:
         engine.dispose()
     ledger, state = machine.exchange.ledger, _state(facts.ended, stated.failure)
+    if state in THROUGH and len(rows) == MAX_STEPS:  # there may be more, and nobody asks who is through for them
+        state = "working"
     return GossipStatement(
         federation=stated.federation,
         run=stated.run,
