@@ -11,7 +11,7 @@ from tests.integration.specs import spec
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 NO_EVALUATION = "[evaluation]\nevery = 0"
 LARGE = {"task": "synthetic", "options": "parameters = 3000000", "rounds": 2, "extra": NO_EVALUATION}
-MANY = {"task": "synthetic", "options": "train_seconds = 0.1", "rounds": 60, "extra": NO_EVALUATION}
+MANY = {"task": "synthetic", "options": "train_seconds = 0.1", "rounds": 1000, "extra": NO_EVALUATION}
 SOME_PACKETS = 3
 
 
@@ -56,7 +56,7 @@ def test_a_link_that_is_cut_for_longer_than_the_deadline_costs_the_node_its_roun
     run = federation.submit(spec("cut-long", min_nodes=1, policy=policy, **MANY))
     federation.wait_round(run, 1)
     link.cut()
-    federation.until(lambda: federation.rounds(run)[-1]["late"] == 1, 30, "no round ended without it")
+    federation.until(lambda: any(r["late"] for r in federation.rounds(run)), 30, "no round ended without it")
     link.mend()
     without = len(federation.rounds(run))
     federation.until(lambda: any(r["accepted"] == 2 for r in federation.rounds(run)[without:]), 60, "it stayed away")

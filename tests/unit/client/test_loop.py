@@ -17,9 +17,11 @@ async def name_of_thread():
 
 
 def test_a_coroutine_runs_in_the_loops_own_thread_which_ends_with_it():
+    before = set(threading.enumerate())  # those of connections that other tests hold are among them
     with LoopThread() as loop:
         assert loop.run(name_of_thread()) == "covey-client"
-    assert "covey-client" not in {thread.name for thread in threading.enumerate()}
+        assert [thread.name for thread in set(threading.enumerate()) - before] == ["covey-client"]
+    assert set(threading.enumerate()) <= before
 
 
 def test_an_error_comes_out_as_it_is():
@@ -97,12 +99,13 @@ def test_who_is_interrupted_while_waiting_for_an_item_ends_as_such_and_the_gener
 
 def test_an_iterator_that_was_left_starts_nothing_after_the_end():
     ended = []
+    before = set(threading.enumerate())
     with LoopThread() as loop:
         items = loop.iterate(counting(ended))
         assert next(items) == 0
     assert ended == [True]
     items.close()
-    assert "covey-client" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_closed_loop_runs_nothing():
