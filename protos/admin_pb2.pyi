@@ -607,6 +607,50 @@ class RevokeTokenRequest(_message.Message):
     token: str
     def __init__(self, token: _Optional[str] = ...) -> None: ...
 
+class Study(_message.Message):
+    __slots__ = ("name", "nodes", "admins", "members", "auditors", "max_runs", "evicted")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    ADMINS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    AUDITORS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    admins: _containers.RepeatedScalarFieldContainer[str]
+    members: _containers.RepeatedScalarFieldContainer[str]
+    auditors: _containers.RepeatedScalarFieldContainer[str]
+    max_runs: int
+    evicted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., admins: _Optional[_Iterable[str]] = ..., members: _Optional[_Iterable[str]] = ..., auditors: _Optional[_Iterable[str]] = ..., max_runs: _Optional[int] = ..., evicted: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListStudiesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListStudiesReply(_message.Message):
+    __slots__ = ("studies",)
+    STUDIES_FIELD_NUMBER: _ClassVar[int]
+    studies: _containers.RepeatedCompositeFieldContainer[Study]
+    def __init__(self, studies: _Optional[_Iterable[_Union[Study, _Mapping]]] = ...) -> None: ...
+
+class EditStudyRequest(_message.Message):
+    __slots__ = ("study", "create", "remove_nodes", "remove_people", "remove_max_runs", "remove_whole")
+    STUDY_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_NODES_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_PEOPLE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_WHOLE_FIELD_NUMBER: _ClassVar[int]
+    study: Study
+    create: bool
+    remove_nodes: _containers.RepeatedScalarFieldContainer[str]
+    remove_people: _containers.RepeatedScalarFieldContainer[str]
+    remove_max_runs: bool
+    remove_whole: bool
+    def __init__(self, study: _Optional[_Union[Study, _Mapping]] = ..., create: _Optional[bool] = ..., remove_nodes: _Optional[_Iterable[str]] = ..., remove_people: _Optional[_Iterable[str]] = ..., remove_max_runs: _Optional[bool] = ..., remove_whole: _Optional[bool] = ...) -> None: ...
+
 class TokenInfo(_message.Message):
     __slots__ = ("id", "node", "role", "state", "created_at", "expires_at", "uses", "uses_left")
     ID_FIELD_NUMBER: _ClassVar[int]

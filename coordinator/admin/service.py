@@ -18,6 +18,7 @@ from covey import __version__
 from covey.coordinator.admin import at_work, views
 from covey.coordinator.admin.access.callers import Access, Right
 from covey.coordinator.admin.access.evictions import Evictions
+from covey.coordinator.admin.access.study_edits import StudyEdits
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.admin.scoped import ScopedViews
@@ -93,6 +94,7 @@ class AdminService:
         self._scoped = ScopedViews(self._queries, env.studies, env.runs)
         wake, seen = env.scheduler.wake, self._scoped.node_view
         self._evictions = Evictions(env.store, env.studies, env.runs, wake, seen, env.now, env.clock)
+        self.study_edits = StudyEdits(self._access, env.store, env.studies, wake, env.now)
         services = SubmissionServices(*ports, env.studies, env.now, env.allow_paths, env.data_paths)
         self._submissions = Submissions(services)
 

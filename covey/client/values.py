@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from covey.artifact import Artifact
-from covey.client.coordinator_values import Admin, Backup, Status, Token, TokenInfo
+from covey.client.coordinator_values import Admin, Backup, Status, Study, Token, TokenInfo
 
 __all__ = [
     "ENDED",
@@ -31,6 +31,7 @@ __all__ = [
     "RoundDetail",
     "Run",
     "Status",
+    "Study",
     "Token",
     "TokenInfo",
     "Update",

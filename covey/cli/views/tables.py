@@ -12,6 +12,7 @@ from covey.cli.views.contributions import SHORT, contribution_table, counts, cou
 from covey.cli.views.event_lines import event_lines, log_lines, site_lines
 from covey.cli.views.listing import Column, console, listing, pairs, safe_lines, safe_text, show, table
 from covey.cli.views.node_tables import admin_table, node_details, node_table, token_table
+from covey.cli.views.study_tables import study_facts, study_table
 from covey.cli.views.times import when
 from covey.cli.views.words import STYLES, adversary_text, amount, number, span, state_text
 from covey.client.values import Contribution, NodeProgress, Round, RoundDetail, Run
@@ -38,6 +39,8 @@ __all__ = [
     "site_lines",
     "span",
     "state_text",
+    "study_facts",
+    "study_table",
     "table",
     "token_table",
     "when",
