@@ -120,6 +120,8 @@ class InitialResult:
     """Canonical JSON of the layout."""
     artifact: ArtifactField
     model_sha256: str
+    stays: int = 0
+    """How many tensors of the model are not in it, as they stay on each node."""
 
 
 @dataclass(frozen=True)
