@@ -144,17 +144,17 @@ class VirtualFederation:
 
     # -- the run --------------------------------------------------------------------------------------------------
 
-    async def run(self, watch: Watch, sharing: str = "") -> RunRecord:
+    async def run(self, watch: Watch, noted: Mapping[str, Any]) -> RunRecord:
         """Submit the run, or take it up again, and see to it until it has ended, or is paused; as it is recorded then.
 
         Args:
             watch: Called a few times a second.
-            sharing: What of the model is shared, as the description says it.
+            noted: Of the description, what is on record with the submission.
         """
         env, store = self._env, self._env.store
         await self._populate()
         resumed = self._plan.resumed
-        record = await store.call(store.store.run, resumed) if resumed else await self._submit(sharing)
+        record = await store.call(store.store.run, resumed) if resumed else await self._submit(noted)
         run = self._run = take_up(env.run_services, record)
         env.runs.add(run)
         work = asyncio.create_task(run.execute())
@@ -175,12 +175,12 @@ class VirtualFederation:
             await asyncio.to_thread(self._staying.keep, record.run, kept)
         return record
 
-    async def _submit(self, sharing: str) -> RunRecord:
+    async def _submit(self, noted: Mapping[str, Any]) -> RunRecord:
         spec, store, now = self._plan.spec, self._env.store, self._env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, spec.to_json(), spec.seed, "queued", "", now)
         services = FirstModelServices(store, self._env.files, self._env.worker, allow_paths=True)
         record, spec = await add_run(services, record, spec, self._plan.model)
-        detail = {"by": "covey simulate"} | ({"exchange": sharing} if sharing else {})
+        detail = {"by": "covey simulate", **noted}
         detail |= spec.model.model_dump(exclude_defaults=True)
         event = EventRecord(now, "run-submitted", record.run, detail=detail)
         await store.call(store.store.add_event, event)

@@ -117,8 +117,8 @@ def metrics_made(
 
     In a run that only evaluates also what nodes measured: nothing comes after this version, so it is on record with it.
     """
-    made: dict[str, float | str] = {name: total / count for name, (total, count) in totals.items()}
-    return made | (merged_metrics(of_accepted(updates), OF_NODE) if spec.evaluation.only else {})
+    of_step: dict[str, float | str] = {name: total / count for name, (total, count) in totals.items()}
+    return of_step | (merged_metrics(of_accepted(updates), OF_NODE) if spec.evaluation.only else {})
 
 
 def merged_metrics(parts: Iterable[tuple[str, NodeMetrics]], prefix: str) -> dict[str, float | str]:

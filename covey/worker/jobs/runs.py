@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -95,6 +95,11 @@ class Description:
     """Why it ends there."""
     privacy: PrivacyForecast | None = None
     """What it will have spent then; None: nothing that is accounted for."""
+
+    def noted(self) -> dict[str, Any]:
+        """What is on record with the run's submission, by name."""
+        privacy = self.privacy and asdict(self.privacy)
+        return {name: value for name, value in (("exchange", self.sharing), ("privacy", privacy)) if value}
 
 
 @dataclass(frozen=True)
