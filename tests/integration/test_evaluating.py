@@ -108,6 +108,9 @@ def test_without_evaluation_data_a_node_says_so_and_the_run_fails(folder):
         run = simulate(asked, NODES, data_dir=folder, processes=1).run
     why = "gives no evaluation data on this node (Task.eval_data); it does with [task.options] evaluate_on_nodes = true"
     assert (run.state, why in run.reason) == ("failed", True)
+    shown = CliRunner().invoke(covey, ["run", "evaluation", run.run, "--data-dir", str(folder)])
+    assert (shown.exit_code, f"error: run {run.run} failed: {run.reason}" in shown.stderr) == (1, True)
+    assert "n1" in shown.stdout
     with connect(folder) as record:
         verdicts = {node.node: node.verdict for node in evaluation_in(record, run).nodes}
     assert verdicts == {"n0": "not asked", "n1": "declined"}
@@ -170,10 +173,8 @@ def test_daemons_that_are_killed_come_to_the_same_figures(folder, tmp_path):
             assert (without.node, without.verdict) == ("n2", "declined")
             assert "does not have what stayed on it (2.bias, 2.weight) of run" in without.reason
             assert record.audit(run).ok
-        given = [tmp_path / "digits.safetensors", "--spec", tmp_path / "digits.toml", "--nodes", "n1", "--wait"]
-        run = federation.cli("run", "evaluate", *given, *place)
-        with connect(federation.coordinator_dir) as record:
-            shown = evaluation_in(record, "digits-evaluation")
-            assert [node.node for node in shown.took_part] == ["n1"]
-            assert shown.took_part[0].metrics == whole.took_part[1].metrics
-            assert {node.reason for node in shown.nodes[1:]} == {"it was not selected"}
+        given = [tmp_path / "digits.safetensors", "--spec", tmp_path / "digits.toml", *place]
+        said = federation.cli("run", "evaluate", *given, "--nodes", "n0", "--wait", "--json", timeout_s=120)
+        (first, *others) = json.loads(said)["nodes"]
+        assert (first["node"], first["metrics"]) == ("n0", dict(whole.took_part[0].metrics))
+        assert {node["verdict"] for node in others} == {"not asked"}

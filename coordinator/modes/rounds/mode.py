@@ -31,11 +31,12 @@ from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.commit import MadeStep, signed_version
 from covey.coordinator.runs.steps.damage import forget_damaged, intact_bytes
-from covey.coordinator.runs.steps.evaluation import OF_NODE, metrics_made, of_accepted
+from covey.coordinator.runs.steps.evaluation import metrics_made, of_accepted
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.steps.stopping import stop_rules, value_of_nodes
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
+from covey.metrics import EVALUATED
 from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
 from covey.wire.identities.signing import CommitVerdict
@@ -393,5 +394,5 @@ class RoundsMode(Mode):
     async def _after_commit(self, number: int, verdicts: list[UpdateRecord]) -> None:
         """What can wait until the next round is on its way: the nodes' metrics of the base version, and retention."""
         version = self._run.ready().measured_in(number)
-        await self._run.evaluation.note_merged(version, of_accepted(verdicts), OF_NODE)
+        await self._run.evaluation.note_merged(version, of_accepted(verdicts), EVALUATED)
         await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))

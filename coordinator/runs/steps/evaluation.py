@@ -9,11 +9,11 @@ from typing import cast
 
 import structlog
 
-from covey.coordinator.runs.facts import NODE_PREFIX, RunFacts
+from covey.coordinator.runs.facts import RunFacts
 from covey.coordinator.runs.ports import RunServices
 from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
-from covey.metrics import counted, failed, merged, missing, ratios
+from covey.metrics import EVALUATED, NODES, counted, failed, merged, missing, ratios
 from covey.spec import RunSpec, parse_json
 from covey.storage.record.contract import EventRecord, RunRecord, Store, UpdateRecord
 from covey.worker.jobs.evaluation import EvaluateJob
@@ -22,8 +22,6 @@ from covey.worker.jobs.operations import EVALUATE
 log = structlog.get_logger(room="coordinator")
 MOST_NAMED = 5
 """Metrics that a node lacks of which an event says why."""
-OF_NODE = "evaluation/"
-"""Before the names of metrics of an update that a node measured of a version, and not in its training."""
 NodeMetrics = Mapping[str, Sequence[float] | str]
 """Metric name to [total, count], or why it is missing: as nodes and workers report them."""
 
@@ -118,12 +116,12 @@ def metrics_made(
     In a run that only evaluates also what nodes measured: nothing comes after this version, so it is on record with it.
     """
     of_step: dict[str, float | str] = {name: total / count for name, (total, count) in totals.items()}
-    return of_step | (merged_metrics(of_accepted(updates), OF_NODE) if spec.evaluation.only else {})
+    return of_step | (merged_metrics(of_accepted(updates), EVALUATED) if spec.evaluation.only else {})
 
 
 def merged_metrics(parts: Iterable[tuple[str, NodeMetrics]], prefix: str) -> dict[str, float | str]:
     """Merge several nodes' metrics whose names begin with `prefix` into ratios, or reasons, named `nodes/NAME`."""
-    return {f"{NODE_PREFIX}{name}": value for name, value in merged(parts, prefix).items()}
+    return {f"{NODES}{name}": value for name, value in merged(parts, prefix).items()}
 
 
 def unevaluated_versions(store: Store, run: str, every: int, last: int) -> tuple[int, ...]:

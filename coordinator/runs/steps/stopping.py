@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from covey.coordinator.runs.facts import NODE_PREFIX
 from covey.coordinator.runs.ports import RunServices
-from covey.coordinator.runs.steps.evaluation import OF_NODE, merged_metrics, of_accepted
+from covey.coordinator.runs.steps.evaluation import merged_metrics, of_accepted
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.machines.stopping import StopRules
+from covey.metrics import EVALUATED, NODES
 from covey.storage.record.contract import Store, UpdateRecord
 
 
@@ -21,7 +21,7 @@ def stop_rules(services: RunServices, prepared: Prepared) -> StopRules:
         passed_s = services.now() - (run.started_at or services.now())
         ends_at = services.clock() + section.time_s - passed_s
     return StopRules(
-        metric=evaluation.metric if prepared.evaluates_centrally else NODE_PREFIX + evaluation.metric,
+        metric=evaluation.metric if prepared.evaluates_centrally else NODES + evaluation.metric,
         goal=evaluation.goal,
         target=section.target,
         patience=section.patience,
@@ -59,7 +59,7 @@ def value_of_nodes(prepared: Prepared, updates: Iterable[UpdateRecord]) -> float
     """What the nodes of a round measured of the version before, of the metric that the run goes by."""
     if prepared.evaluates_centrally or not prepared.spec.stop.by_metric:
         return None
-    return _value_in(NODE_PREFIX + prepared.spec.evaluation.metric, updates)
+    return _value_in(NODES + prepared.spec.evaluation.metric, updates)
 
 
 def number_of(metric: str, metrics: Mapping[str, object]) -> float | None:
@@ -69,4 +69,4 @@ def number_of(metric: str, metrics: Mapping[str, object]) -> float | None:
 
 
 def _value_in(metric: str, updates: Iterable[UpdateRecord]) -> float | None:
-    return number_of(metric, merged_metrics(of_accepted(updates), OF_NODE))
+    return number_of(metric, merged_metrics(of_accepted(updates), EVALUATED))
