@@ -19,7 +19,7 @@ from covey.client.reading.run_log import log_of
 from covey.client.reading.shares import capped_shares
 from covey.client.reading.translation import audited_of, node_detail_of, signed_of, value_of, values_of, version_of
 from covey.client.specification import Specification
-from covey.client.studies import Studies
+from covey.client.studies.study_calls import Studies
 from covey.client.target import Target
 from covey.client.values import (
     Admin,

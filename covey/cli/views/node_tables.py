@@ -1,4 +1,4 @@
-"""Nodes and admins, for people."""
+"""Nodes, studies and admins, for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from covey.cli.views.event_lines import event_lines
 from covey.cli.views.listing import Column, listing, pairs, safe_text
 from covey.cli.views.times import day, when
 from covey.cli.views.words import adversary_text, amount, state_text
-from covey.client.values import Admin, Node, NodeDetail, NodeWork, TokenInfo
+from covey.client.values import Admin, Node, NodeDetail, NodeWork, Study, TokenInfo
 
 
 def node_table(nodes: Iterable[Node]) -> list[Any]:
@@ -86,6 +86,42 @@ def token_table(tokens: Iterable[TokenInfo]) -> list[Any]:
             )
             for token in tokens
         ],
+    )
+
+
+def study_table(studies: Iterable[Study]) -> list[Any]:
+    """One line a study."""
+    return listing(
+        [
+            *(Column(name) for name in ("STUDY", "NODES", "ADMINS")),
+            *(Column(name, below="narrow") for name in ("MEMBERS", "AUDITORS", "MOST RUNS")),
+        ],
+        [
+            (
+                safe_text(study.name),
+                "all" if "*" in study.nodes else str(len(study.nodes)),
+                safe_text(", ".join(study.admins)),
+                str(len(study.members)),
+                str(len(study.auditors)),
+                str(study.max_runs or ""),
+            )
+            for study in studies
+        ],
+    )
+
+
+def study_facts(study: Study) -> Any:
+    """One study."""
+    return pairs(
+        [
+            ("study", study.name),
+            ("nodes", ", ".join(study.nodes)),
+            ("shut out", ", ".join(study.evicted)),
+            ("admins", ", ".join(study.admins)),
+            ("members", ", ".join(study.members)),
+            ("auditors", ", ".join(study.auditors)),
+            ("runs at once", study.max_runs or ""),
+        ]
     )
 
 

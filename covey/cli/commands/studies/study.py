@@ -70,8 +70,8 @@ def list_studies(form: Form, target: Target) -> None:
 def show(name: str, as_json: bool, target: Target) -> None:
     """Show one STUDY: its nodes, its people, and who was shut out of it."""
     with connected(target) as connection:
-        found = connection.studies.one(name)
-    _show(found, as_json)
+        shown = connection.studies.one(name)
+    _show(shown, as_json)
 
 
 @study.command(

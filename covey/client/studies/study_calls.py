@@ -31,10 +31,10 @@ class Studies:
 
     def one(self, name: str) -> Study:
         """One of them. Raises `NotFound`."""
-        found = [study for study in self.all() if study.name == name]
-        if not found:
+        named = [study for study in self.all() if study.name == name]
+        if not named:
             raise NotFound(f"there is no study {name!r}; covey study list shows those that there are")
-        return found[0]
+        return named[0]
 
     def create(
         self,
