@@ -484,7 +484,7 @@ class NodeRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., study: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason", "work")
+    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason", "work", "max_runs", "memory_bytes", "gpu_memory_bytes")
     NODE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -501,6 +501,9 @@ class Node(_message.Message):
     LATE_FIELD_NUMBER: _ClassVar[int]
     LAST_REASON_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     node: str
     state: str
     enrolled_at: float
@@ -517,7 +520,10 @@ class Node(_message.Message):
     late: int
     last_reason: str
     work: _containers.RepeatedCompositeFieldContainer[NodeWork]
-    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_reason: _Optional[str] = ..., work: _Optional[_Iterable[_Union[NodeWork, _Mapping]]] = ...) -> None: ...
+    max_runs: int
+    memory_bytes: int
+    gpu_memory_bytes: int
+    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_reason: _Optional[str] = ..., work: _Optional[_Iterable[_Union[NodeWork, _Mapping]]] = ..., max_runs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ...) -> None: ...
 
 class NodeDetail(_message.Message):
     __slots__ = ("node", "events")

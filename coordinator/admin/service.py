@@ -86,8 +86,7 @@ class AdminService:
     """Serves `covey.v1.Admin`."""
 
     def __init__(self, env: AdminServices) -> None:
-        self._env = env
-        self._store = env.store.store
+        self._env, self._store = env, env.store.store
         self._queries = Queries(env.store.store, self._node_view)
         ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
         self._access = Access(env.members, env.studies, env.store.store, env.now)
@@ -319,6 +318,7 @@ class AdminService:
         if session is not None:
             view.last_seen_at = heard_at(session, env.now())
             view.work.extend(at_work.works_of(env.runs, record.node))
+            views.add_room(view, env.runs.places.room(record.node))
         return view
 
     async def create_token(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:

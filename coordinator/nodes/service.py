@@ -272,13 +272,15 @@ class CoordinatorService:
         tasks = [task[:200] for task in hello.tasks[:1000]]
         version, device = hello.version[:50], hello.device[:200]
         await store.persist(store.store.seen, node, services.now(), version=version, device=device, tasks=tasks)
+        room = Room(hello.max_runs, hello.memory_bytes, hello.gpu_memory_bytes if hello.is_ready else None)
         if session.greeted:
+            services.runs.places.learned(node, room)
             return
         session.greeted, session.peer_address = True, peer_address(node, hello.peer_address)
         await self._note_drill(node, hello.drill[:MAX_NAME])
         log.info("node connected", node=node, version=version, device=device)
         if services.sessions.is_current(session):
-            services.runs.joined(node, Room(hello.max_runs, hello.memory_bytes), services.clock())
+            services.runs.joined(node, room, services.clock())
         services.changes.notify()
 
     async def _refuse_version(self, node: str, hello: msg.Hello) -> None:

@@ -350,6 +350,12 @@ class Node:
     """Of its newest answer that was no update that counts: run, round, verdict and why."""
     work: tuple[NodeWork, ...] = ()
     """Of a connected node: what it does now, run by run."""
+    max_runs: int = 0
+    """And how many runs it takes at once; 0: it does not say, as in the next two."""
+    memory_bytes: int = 0
+    """For runs, free when it connected."""
+    gpu_memory_bytes: int = 0
+    """Free on its GPU then; 0 also: it has none."""
 
 
 @dataclass(frozen=True)

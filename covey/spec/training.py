@@ -57,6 +57,8 @@ class TrainingSection(Section):
     """bf16: autocast where the device has it, else float32."""
     deterministic: Literal["require", "best-effort"] = "best-effort"
     threads: int = Field(default=1, ge=1, le=256)
+    gpu_memory_gib: Annotated[Positive | None, Field(exclude_if=lambda gib: gib is None)] = None
+    """GiB that training takes of a node's GPU: runs share one as far as they fit together; None: it is not counted."""
     stall_s: Annotated[Positive, Field(exclude_if=lambda stall_s: stall_s == STALL_S)] = STALL_S
     """How long training or evaluation may go without a step (loading the data counts): then its worker is ended."""
     schedule: dict[Literal["learning_rate", "momentum", "weight_decay"], Schedule] = Field(default={})
