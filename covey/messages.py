@@ -158,11 +158,6 @@ class Hello:
     memory_bytes: int = 0
     gpu_memory_bytes: int = 0
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether its worker is: the device is then `cpu` or `cuda (NAME)`, and before, what its operator asked for."""
-        return self.device == "cpu" or "(" in self.device
-
 
 @dataclass(frozen=True)
 class DownloadAsk:

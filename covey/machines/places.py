@@ -323,9 +323,9 @@ class Places:
         of_gpu = sum(each.gpu_bytes for each in (*others, want))
         if room.gpu_bytes is None and of_gpu > want.gpu_bytes > 0:
             return "it has not said yet what memory its GPU has"
-        for kind, asked, there in (("", need, room.memory_bytes), (" of GPU memory", of_gpu, room.gpu_bytes)):
-            if there and others and asked > there:
-                return f"{_gib(asked)} GiB{kind} for {len(others) + 1} runs are more than its {_gib(there)}"
+        for kind, asked, room_bytes in (("", need, room.memory_bytes), (" of GPU memory", of_gpu, room.gpu_bytes)):
+            if room_bytes and others and asked > room_bytes:
+                return f"{_gib(asked)} GiB{kind} for {len(others) + 1} runs are more than its {_gib(room_bytes)}"
         return ""
 
     @staticmethod

@@ -29,12 +29,12 @@ class Studies:
         reply: pb.ListStudiesReply = self._call("ListStudies", pb.ListStudiesRequest())
         return list(values_of(Study, reply.studies))
 
-    def one(self, name: str) -> Study:
+    def named(self, name: str) -> Study:
         """One of them. Raises `NotFound`."""
-        named = [study for study in self.all() if study.name == name]
-        if not named:
+        same = [study for study in self.all() if study.name == name]
+        if not same:
             raise NotFound(f"there is no study {name!r}; covey study list shows those that there are")
-        return named[0]
+        return same[0]
 
     def create(
         self,

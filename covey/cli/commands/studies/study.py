@@ -70,7 +70,7 @@ def list_studies(form: Form, target: Target) -> None:
 def show(name: str, as_json: bool, target: Target) -> None:
     """Show one STUDY: its nodes, its people, and who was shut out of it."""
     with connected(target) as connection:
-        shown = connection.studies.one(name)
+        shown = connection.studies.named(name)
     _show(shown, as_json)
 
 
@@ -88,8 +88,8 @@ def create(name: str, max_runs: int | None, as_json: bool, target: Target, **nam
     if not names["nodes"]:
         raise click.UsageError("name the nodes that work for its runs with --node, or --node '*' for all")
     with connected(target) as connection:
-        made = connection.studies.create(name, max_runs=max_runs, **names)
-    _show(made, as_json)
+        created = connection.studies.create(name, max_runs=max_runs, **names)
+    _show(created, as_json)
 
 
 @study.command(

@@ -12,6 +12,7 @@ from covey.artifact import Artifact
 from covey.coordinator.admin.views import add_room
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
+from covey.coordinator.nodes.said_room import room_of
 from covey.coordinator.nodes.service import CoordinatorService, NodeServiceInputs
 from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
 from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
@@ -155,6 +156,8 @@ async def test_what_a_gpu_has_is_known_once_the_worker_is_ready(world, service, 
     ):
         await service.dispatch(session, said)
         known = world.runs.places.room("ada")
+    assert room_of(hello(device="cuda:0")) == room_of(hello(device="auto")) == Room(0, 0, None)
+    assert room_of(hello()) == Room(0, 0, 0)
     assert known == Room(2, 0, 8)
     view = pb.Node()
     add_room(view, known)
