@@ -36,14 +36,14 @@ class PeersFile:
         """The nodes that have another address by now. Blocking."""
         known, moved, reason = self._roster.members, [], ""
         try:
-            said = Roster.load(self._path).members
+            newest = Roster.load(self._path).members
         except CoveyError as error:  # it is being written, or was written badly
             reason = str(error)
         else:
-            moved = [replace(known[name], address=said[name].address) for name in known.keys() & said.keys()]
+            moved = [replace(known[name], address=newest[name].address) for name in known.keys() & newest.keys()]
             moved = [member for member in moved if member != known[member.name]]
-            addresses = {name: member.address for name, member in said.items()}
-            if {name: replace(member, address=addresses.get(name, "")) for name, member in known.items()} != said:
+            addresses = {name: member.address for name, member in newest.items()}
+            if {name: replace(member, address=addresses.get(name, "")) for name, member in known.items()} != newest:
                 reason = f"{self._path} names other nodes, keys or sites than when this node was started"
         if reason not in ("", self._reason):
             log.warning("of the peers file only addresses count before the next start", reason=reason)
