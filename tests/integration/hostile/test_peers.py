@@ -193,9 +193,8 @@ def is_out(eve: HostilePeer) -> None:
     link, notice = eve.answered("eviction")
     assert "is evicted for good: " in link.ended().details()
     for life in (2, 1 << 31):
-        link = eve.stream()
-        link.send(eve.hello(incarnation=life, minted=0))
-        assert link.take("eviction") == notice
+        link, again = eve.answered("eviction", incarnation=life, minted=0)
+        assert again == notice
         assert "n2 is evicted for good: " in link.ended().details()
     for _ in range(5):
         assert not eve.stub.Notify(notice, timeout=ANSWER_S).is_new
