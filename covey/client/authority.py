@@ -196,10 +196,10 @@ def evict(
     if peer.node not in roster.members:
         raise IdentityError(f"the peers file names no {peer.node!r}")
     with _signer(authority_folder, identity_folder) as (admin, sign):
-        said = EvictionStatement(admin.federation, run, peer.node, peer.number, reason, time.time())
-        notices = [sign(said)]  # which peers of an older version understand, too
+        statement = EvictionStatement(admin.federation, run, peer.node, peer.number, reason, time.time())
+        notices = [sign(statement)]  # which peers of an older version understand, too
         if for_good:
-            notices.append(sign(replace(said, covey=FOR_GOOD)))
+            notices.append(sign(replace(statement, covey=FOR_GOOD)))
         outcomes = asyncio.run(_tell_all(notices, roster, admin))
     told = tuple(name for name, outcome in outcomes.items() if outcome is True)
     knew = tuple(name for name, outcome in outcomes.items() if outcome is False)
