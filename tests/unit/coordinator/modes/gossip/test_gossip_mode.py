@@ -207,7 +207,7 @@ async def test_a_further_incarnation_states_something_only_once_the_one_before_i
     assert list(active.mode._notices) == [("ada", 1)]  # which is the one that its peers know
 
     await state(world, active, "bob", 1, state="retired")
-    while len(sent(world, msg.GossipNotice, "bob")) < 2:
+    while len(sent(world, msg.GossipNotice, "bob")) < 3:  # of ada there are two: of her incarnation, and for good
         await world.changed(active)
     await state(world, active, "bob", 1, incarnation=2)
     assert [row.incarnation for row in world.record.gossip_statements("run", "bob")] == [1, 2]
