@@ -381,8 +381,8 @@ class Exchange:
         return min(counts[-1], counts[-2] + 1) if len(counts) > 1 else sum(counts)
 
     def _counts(self, without: Collection[Incarnation] = ()) -> list[int]:
-        there = [peer for name, peer in self.peers.items() if peer.is_trusted and name not in without]
-        return [max(peer.step, peer.newest_step) + 1 for peer in there]
+        counted = [peer for name, peer in self.peers.items() if peer.is_trusted and name not in without]
+        return [max(peer.step, peer.newest_step) + 1 for peer in counted]
 
     def unheard(self) -> list[Incarnation]:
         """Peers that were there, or that something was exchanged with, of whom nothing is known since the restart.
