@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -14,7 +15,7 @@ from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
 from covey.metrics import counted, failed, merged, missing, ratios
 from covey.spec import parse_json
-from covey.storage.record.contract import EventRecord, RunRecord, Store
+from covey.storage.record.contract import EventRecord, RunRecord, Store, VersionRecord
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.operations import EVALUATE
 
@@ -61,7 +62,18 @@ class RunEvaluation:
     async def _measure(self, version: int) -> dict[str, float | str]:
         services = self._services
         record = await services.store.persist(services.store.store.version, self._run.run, version)
-        if not (record.kept and await asyncio.to_thread(services.files.check, record.artifact.digest)):
+        if not record.kept:
+            return {}
+        services.files.hold(self, [record.artifact.digest])
+        try:
+            return await self._measured(record)
+        finally:
+            services.files.hold(self, ())
+
+    async def _measured(self, record: VersionRecord) -> dict[str, float | str]:
+        services = self._services
+        check = partial(services.files.check, record.artifact.digest)
+        if not await services.store.obstacle.passed(lambda: asyncio.to_thread(check)):
             return {}
         job = EvaluateJob(
             run=self._run.run,
