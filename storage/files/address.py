@@ -29,8 +29,9 @@ MARK = "artifacts.json"
 PART = ".part"
 AT_ONCE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "memory"})
 """Kinds of address that show a file when it is whole."""
-_S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 2}}}
-"""So that who waits for an address that is away is told, and asks again."""
+S3_TRIES = 2
+"""Of s3fs, which makes five; whoever waits for an address tries again himself, and says so meanwhile."""
+_S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 1}}}
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {"file": {"auto_mkdir": True}, "s3": _S3, "s3a": _S3}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -56,6 +57,8 @@ def reached(address: str) -> Iterator[tuple[Any, str]]:
         kind = fsspec.utils.get_protocol(address)
         options: Mapping[str, Any] = _OPTIONS.get(kind, {})
         system, root = fsspec.core.url_to_fs(address, **options)
+        if options is _S3:
+            system.retries = S3_TRIES
     except ImportError as error:
         raise NotFound(f"{address} cannot be reached: {error}; for s3:// pip install s3fs") from error
     except ValueError as error:

@@ -21,15 +21,15 @@ def check_files(folder: Path, needed: Callable[[], set[str]], address: Address |
     Returns:
         One line for each that is gone, damaged or unreadable, by digest.
     """
-    there = address.sizes() if address is not None else {}
-    wrong = {digest: line for digest in sorted(needed()) if (line := _problem(folder / digest, there, address))}
+    distant = address.sizes() if address is not None else {}
+    wrong = {digest: line for digest in sorted(needed()) if (line := _problem(folder / digest, distant, address))}
     still = needed() if wrong else set()
     return [line for digest, line in wrong.items() if digest in still]
 
 
-def _problem(path: Path, there: Mapping[str, int], address: Address | None) -> str:
-    problem = "" if path.name in there and not path.exists() else _file_problem(path)
-    if problem or address is None or path.name not in there:
+def _problem(path: Path, distant: Mapping[str, int], address: Address | None) -> str:
+    problem = "" if path.name in distant and not path.exists() else _file_problem(path)
+    if problem or address is None or path.name not in distant:
         return problem
     if artifact_of(address.chunks(path.name)).digest != path.name:
         return f"file {path.name} is damaged at {address.url}: its content has another digest"

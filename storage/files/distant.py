@@ -67,16 +67,16 @@ class DistantFiles(ArtifactFiles):
         for last in (False, True):  # a connection that breaks may end a file early
             path = self.scratch(self._there.get(digest, 0))
             try:
-                found = self._address.get(digest, path)
-                artifact = artifact_of_file(path) if found else None
+                is_there = self._address.get(digest, path)
+                artifact = artifact_of_file(path) if is_there else None
                 if artifact is not None and artifact.digest == digest:
                     super().adopt(path, artifact, durable=False)
                     self._note_use(digest)
                     return True
             finally:
                 self.discard(path)
-            if last or not found:
-                what = "is not its content" if found else "is gone"
+            if last or not is_there:
+                what = "is not its content" if is_there else "is gone"
                 log.error(f"a file {what} at the address", file=digest, address=self._address.url)
                 with self._table:  # so that it is written anew when somebody has it
                     self._there.pop(digest, None)
@@ -101,8 +101,8 @@ class DistantFiles(ArtifactFiles):
             self._unwanted.discard(artifact.digest)
             if artifact.digest in self._there:
                 return
-        here = self.path(artifact.digest)
-        source = here if here.exists() or path is None else path
+        copy = self.path(artifact.digest)
+        source = copy if copy.exists() or path is None else path
         if not source.exists():
             raise NotFound(f"the file {source} is gone")
         with self._sending:

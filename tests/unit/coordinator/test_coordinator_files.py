@@ -35,9 +35,9 @@ async def test_a_run_waits_for_an_address_that_is_away_and_says_so(world, mode):
     world.submit(count=6, **({"mode": UPDATES} if mode == "async" else {}))
     active, task = world.execute("run")
     await world.nodes.until(lambda: world.nodes.got(msg.Assignment))
-    there, away = world.folder / "there", world.folder / "away"
-    there.rename(away)
-    there.write_bytes(b"no folder")
+    place, away = world.folder / "there", world.folder / "away"
+    place.rename(away)
+    place.write_bytes(b"no folder")
     nodes = asyncio.create_task(world.work("run"))
     for _ in range(60_000):
         if "there" in active.awaited:
@@ -45,8 +45,8 @@ async def test_a_run_waits_for_an_address_that_is_away_and_says_so(world, mode):
         await asyncio.sleep(0.001)
     assert active.awaited.startswith(f"waiting: file://{world.folder}/there")
     assert world.record.version("run", -1).version == 0
-    there.unlink()
-    away.rename(there)
+    place.unlink()
+    away.rename(place)
     await nodes
     await task
     assert world.record.run("run").state == "completed"
@@ -67,24 +67,24 @@ def started(folder, url, record="one"):
 
 
 def test_a_coordinator_goes_on_at_its_own_address_only(tmp_path):
-    here, other = tmp_path / "here", tmp_path / "other"
-    here.mkdir()
+    home, other = tmp_path / "here", tmp_path / "other"
+    home.mkdir()
     other.mkdir()
     url, moved = f"file://{tmp_path}/there", f"file://{tmp_path}/moved"
-    assert type(started(here, None)) is ArtifactFiles
-    assert noted_address(here) is None
-    assert isinstance(started(here, url), DistantFiles)
+    assert type(started(home, None)) is ArtifactFiles
+    assert noted_address(home) is None
+    assert isinstance(started(home, url), DistantFiles)
     with pytest.raises(Conflict, match=f"give --artifacts {url}"):
-        started(here, None)
+        started(home, None)
     with pytest.raises(Conflict, match="another record"):
         started(other, url, "two")
     with pytest.raises(Conflict, match="copy all that is at the address"):
-        started(here, moved)
-    noted = noted_address(here)
+        started(home, moved)
+    noted = noted_address(home)
     assert noted is not None
     assert noted.url == url
     (tmp_path / "there").rename(tmp_path / "moved")
-    assert isinstance(started(here, moved), DistantFiles)
-    (here / FILE).write_bytes(b"{}")
+    assert isinstance(started(home, moved), DistantFiles)
+    (home / FILE).write_bytes(b"{}")
     with pytest.raises(Conflict, match=FILE):
-        started(here, moved)
+        started(home, moved)

@@ -158,9 +158,9 @@ def test_an_address_that_is_away_is_an_obstacle_and_nothing_else(tmp_path, folde
     files = opened(tmp_path, folder)
     old, dropped = adopt(files, 1), adopt(files, 2)
     files.path(old).unlink()
-    there, away = tmp_path / "there", tmp_path / "away"
-    there.rename(away)
-    there.write_bytes(b"no folder")
+    place, away = tmp_path / "there", tmp_path / "away"
+    place.rename(away)
+    place.write_bytes(b"no folder")
     artifact, data = model(3)
     path = files.scratch(artifact.size_bytes)
     path.write_bytes(data)
@@ -169,8 +169,8 @@ def test_an_address_that_is_away_is_an_obstacle_and_nothing_else(tmp_path, folde
             refused()
     files.release([dropped])
     files.tidy()
-    there.unlink()
-    away.rename(there)
+    place.unlink()
+    away.rename(place)
     files.adopt(path, artifact)
     assert files.check(old)
     files.tidy()
