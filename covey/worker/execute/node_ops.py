@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from covey import faults
 from covey.codecs.contract import Codec
-from covey.errors import TaskError
+from covey.errors import PolicyError, TaskError
 from covey.layout import Layout
 from covey.learning.data import size_of
 from covey.learning.models import state
@@ -29,10 +29,10 @@ from covey.learning.training import loop
 from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
 from covey.learning.training.private import train_privately
-from covey.metrics import ALONE, Metrics, bounded, failed, why
-from covey.outgoing.filters import Leaving
+from covey.metrics import ALONE, Metrics, bounded, counted, failed, why
+from covey.outgoing.filters import EVALUATION, TRAINING, Leaving
 from covey.parts import slot
-from covey.spec import parse_json
+from covey.spec import RunSpec, parse_json
 from covey.worker.execute import privacy_metrics as privacy
 from covey.worker.execute.forms import in_words
 from covey.worker.execute.from_spec import hides_examples, load_codec, uses_root
@@ -83,7 +83,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     tells = job.evaluate and not hides_examples(context.spec, codec) and not context.method.statistics
     evaluation: Metrics = {}
     if tells:
-        evaluation = _safely(host, lambda: _evaluated(context, context.eval_data, host))
+        evaluation = _let_out(context, job, _safely(host, lambda: _evaluated(context, context.eval_data, host)))
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
@@ -92,12 +92,13 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
+    passed = writer.filters.metrics(totals(fit.metrics), _leaving(context.spec, job.round, TRAINING, fit.examples))
     return TrainResult(
         parts=written.parts,
         examples=fit.examples,
         steps=fit.steps,
         seconds=time.monotonic() - began,
-        metrics={**totals(fit.metrics), **spent},
+        metrics={**passed, **spent},
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
@@ -126,8 +127,8 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
     if spec.evaluation.local_rounds:
         steps, metrics = _alone(context, job, codec, host, began)
         evaluation |= {f"{ALONE}{name}": value for name, value in metrics.items()}  # each half is bounded by itself
-    seconds = time.monotonic() - began
-    return TrainResult((), size_of(dataset), steps, seconds, {}, evaluation, code=context.code)
+    seconds, passed = time.monotonic() - began, _let_out(context, job, evaluation)
+    return TrainResult((), size_of(dataset), steps, seconds, {}, passed, code=context.code)
 
 
 def _alone(context: RunContext, job: TrainJob, codec: Codec, host: Host, began: float) -> tuple[int, Metrics]:
@@ -171,9 +172,34 @@ def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
 
     Raises:
         LayoutError: The file is not of the task's model.
+        PolicyError: The node's operator lets nothing of it leave.
     """
     context = _context(host.contexts, job)
-    return EvaluateResult(_safely(host, lambda: _metrics(context, job, host)))
+    metrics = _safely(host, lambda: _metrics(context, job, host))
+    return EvaluateResult(metrics if job.where == "central" else _let_out(context, job, metrics))
+
+
+def _let_out(context: RunContext, job: TrainJob | EvaluateJob | CheckJob, metrics: Metrics) -> Metrics:
+    """What a node says of an evaluation: of enough examples, and past its operator's filters.
+
+    Raises:
+        PolicyError: A filter refuses.
+        TaskError: A filter failed.
+    """
+    if not counted(metrics):
+        return metrics
+    spec, examples = context.spec, size_of(context.eval_data)
+    try:
+        check_answer(job.limits, examples)
+    except PolicyError as error:
+        return failed(f"{error.code}: {error}")
+    number = job.round if isinstance(job, TrainJob) else 0
+    filters = Filters(job.filters, load_codec(spec.exchange))
+    return filters.metrics(metrics, _leaving(spec, number, EVALUATION, examples))
+
+
+def _leaving(spec: RunSpec, number: int, what: str, examples: int) -> Leaving:
+    return Leaving(spec.name, number, what, spec.exchange.payload, examples)
 
 
 def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
@@ -186,9 +212,11 @@ def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
 
 
 def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
-    hides = context.method.statistics or hides_examples(context.spec, load_codec(context.spec.exchange))
-    if job.where == "node" and hides:
-        return {}  # what a node tells of its data would have to be paid for
+    codec = load_codec(context.spec.exchange)
+    if job.where == "node":
+        if context.method.statistics or hides_examples(context.spec, codec):
+            return {}  # what a node tells of its data would have to be paid for
+        check_privacy(job.limits, context.spec, codec, 0)
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
         return {}
@@ -258,7 +286,8 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     payload, layout = spec.exchange.payload, context.layout.part("model")
     trained = flat_of(context.model, layout)
     sent = trained if payload == "parameters" else trained - before
-    filters.flat(sent, layout, Leaving(spec.name, 1, "model", payload, fit.examples))
+    filters.flat(sent, layout, _leaving(spec, 1, "model", fit.examples))
+    filters.metrics(totals(fit.metrics), _leaving(spec, 1, TRAINING, fit.examples))
     return CheckResult(
         examples=fit.examples,
         layout_sha256=context.layout.sha256,
@@ -267,7 +296,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
         sharing=in_words(context.form()),
-        evaluation=_safely(host, lambda: _first_batch(context, host)),
+        evaluation=_let_out(context, job, _safely(host, lambda: _first_batch(context, host))),
         privacy=privacy.in_words(privacy.forecast(spec, codec), spec),
         filters=filters.names,
         warnings=tuple(

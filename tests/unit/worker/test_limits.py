@@ -78,12 +78,15 @@ def test_limits_are_held_against_the_part_that_a_newcomer_takes(tmp_path):
         train(replace(job, part=1, limits=TrainLimits(examples=25)), host)
 
 
-def test_what_leaves_has_passed_the_operator_s_filters(tmp_path):
+@pytest.mark.parametrize("mode", [{}, {"mode": "gossip"}], ids=["rounds", "gossip"])
+def test_what_leaves_has_passed_the_operator_s_filters(tmp_path, mode):
+    """Of a gossip node it is what a step has changed: its model, its peers' models of it, and its mass follow."""
     run = parse_data(
         {
             "name": "r",
             "task": {"name": "tests.unit.worker.worker_tasks:Normed"},
             "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
+            **mode,
         }
     ).to_json()
     host, base = Host(torch.device("cpu")), tmp_path / "base"
@@ -105,6 +108,8 @@ def test_what_leaves_has_passed_the_operator_s_filters(tmp_path):
     assert norm(own["model"]) > 0.02
     assert norm(clipped["model"]) == pytest.approx(0.01)
     assert clipped["buffers"] == own["buffers"]
+    assert result.metrics == plain.metrics != {}
+    assert sent(FilterOrder("tests.unit.worker.worker_tasks:SaysLittle"))[0].metrics == {}
     with pytest.raises(PolicyError, match=r"site's outgoing filter .*Refuses' lets part 'model' not pass: not today"):
         sent(FilterOrder("tests.unit.worker.worker_tasks:Refuses"))
 
