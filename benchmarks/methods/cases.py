@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantiles of Student's t for 1 to 10 degrees of freedom."""
+from covey.client.sweeps.results import Mean
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,8 @@ def interval(values: Sequence[float]) -> Interval:
     """Of at least one value; by Student's t."""
     if not all(map(math.isfinite, values)):
         return Interval(math.nan, math.inf)
-    if len(values) == 1:
-        return Interval(values[0], math.inf)
-    quantile = STUDENT[min(len(values) - 1, len(STUDENT)) - 1]
-    return Interval(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
+    mean = Mean.of(values)
+    return Interval(mean.value, math.inf if mean.half is None else mean.half)
 
 
 def values(outcomes: Outcomes, setting: str, method: str, measure: str = "accuracy") -> list[float]:

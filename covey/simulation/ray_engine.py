@@ -191,6 +191,8 @@ def _join(ray: Any, cluster: RayCluster, processes: int | None) -> None:
     try:
         ray.init(address=cluster.address or "local", log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if cluster.address is None:
+            raise SpecError(f"--engine ray: Ray does not start on this machine ({error})") from error
         raise SpecError(f"--ray-address {cluster.address}: no Ray cluster can be reached there ({error})") from error
 
 

@@ -7,7 +7,7 @@ import pytest
 import covey
 from covey.client.connection import Connection
 from covey.client.sweeps.deployed import DeployedTrials
-from covey.client.sweeps.events import Asked, Measured
+from covey.client.sweeps.events import Asked, Decided, Measured
 from covey.client.sweeps.record import read_record
 from covey.client.sweeps.running import run_sweep
 from covey.client.sweeps.sweep import read_sweep
@@ -16,7 +16,7 @@ from covey.errors import Conflict, SpecError
 pytestmark = pytest.mark.processes
 SWEEP = """
 [specification]
-name = "lr"
+name = "{name}"
 seed = 3
 [specification.task]
 name = "digits"
@@ -27,12 +27,15 @@ local_epochs = 1
 count = {count}
 min_nodes = 2
 [sweep]
-trials = 2
-seeds = 2
 {more}
-prune = {{ method = "halving", rungs = [1] }}
 [sweep.space]
 training.learning_rate = {{ log_uniform = [0.02, 2.0] }}
+"""
+
+
+HALVING = """trials = 2
+seeds = 2
+prune = { method = "halving", rungs = [1] }
 """
 
 
@@ -41,8 +44,8 @@ class Killed(BaseException):
 
 
 def test_a_sweep_at_a_coordinator_finds_its_runs_again_and_stops_those_that_it_gives_up(tmp_path):
-    def swept(folder, more="", count=4, on_event=lambda event: None):
-        (tmp_path / "lr.toml").write_text(SWEEP.format(more=more, count=count))
+    def swept(folder, name="lr", more=HALVING, count=20, on_event=lambda event: None):
+        (tmp_path / "lr.toml").write_text(SWEEP.format(name=name, more=more, count=count))
         sweep = read_sweep(tmp_path / "lr.toml")
 
         def make(is_new):
@@ -68,16 +71,31 @@ def test_a_sweep_at_a_coordinator_finds_its_runs_again_and_stops_those_that_it_g
             assert trial.seeds[seed] == run.metrics()[-1]["accuracy"]
             assert trial.params["training.learning_rate"] == run.spec["training"]["learning_rate"]
             assert run.spec["seed"] == seed
-        if by_number[1].state == "pruned":  # or else it was the better one
-            assert all(run.wait().state in ("stopped", "completed") for run in (runs["lr-1-3"], runs["lr-1-4"]))
-            assert by_number[1].rounds == 1
+        assert (by_number[1].state, by_number[1].rounds) == ("pruned", 1)
+        assert {runs[name].wait().state for name in ("lr-1-3", "lr-1-4")} == {"stopped"}
         asked = [event for event in read_record(tmp_path / "killed")[1] if isinstance(event, Asked)]
         assert [event.trial for event in asked] == [0, 1]
         with pytest.raises(Conflict, match="a run lr-0-3 exists: another sweep had this name"):
             swept("other")
         with pytest.raises(SpecError, match="no evaluation gives a metric 'acuracy'; there are: accuracy, loss"):
-            swept("wrong", 'name = "wrong"\nmetric = "acuracy"', count=100_000)
+            swept("wrong", "wrong", f'{HALVING}metric = "acuracy"', count=100_000)
         assert {run.name: run.wait().state for run in federation.runs() if run.name.startswith("wrong")} == {
             "wrong-0-3": "stopped",
             "wrong-0-4": "stopped",
         }
+        _begins_with_the_better_ones_model(federation, swept)
+
+
+def _begins_with_the_better_ones_model(federation, swept):
+    """A population: who is replaced goes on in a run that has the other one's as its parent."""
+    events = []
+    results = swept(
+        "population", "p", 'trials = 4\nprune = { method = "population", every = 1 }', 2, on_event=events.append
+    )
+    assert [trial.state for trial in results.trials] == ["completed"] * 4
+    replaced = next(event for event in events if isinstance(event, Decided) and event.decision == "replaced")
+    assert replaced.params is not None
+    runs = {run.name: run for run in federation.runs()}
+    source, begun = runs[f"p-{replaced.source}-3-g0"], runs[f"p-{replaced.trial}-3-g1"]
+    assert begun.value.parent == f"{source.id}@1"
+    assert begun.spec["training"]["learning_rate"] == replaced.params["training.learning_rate"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from covey.cli.framework.command import Command, print_json
 from covey.cli.framework.connecting import connected
-from covey.cli.framework.options import json_option, target_options
+from covey.cli.framework.options import json_option, option_of, target_options
 
 if TYPE_CHECKING:
     from covey.client.errors import Unreachable
@@ -48,27 +47,12 @@ def track(
     from covey.library.tracking import track as track_run
 
     with connected(target) as connection:
-        done = track_run(
-            connection, run, to, _options(given), follow=follow, nodes=nodes, model=model, on_lost=_say_lost
-        )
+        options = dict(map(option_of, given))
+        done = track_run(connection, run, to, options, follow=follow, nodes=nodes, model=model, on_lost=_say_lost)
     if as_json:
         print_json({"run": done.run.run, "state": done.run.state, "to": to, "points": done.points})
     else:
         click.echo(f"{done.points} points of run {done.run.run} ({done.run.state}) told to {to}")
-
-
-def _options(given: tuple[str, ...]) -> dict[str, Any]:
-    """KEY=VALUE as options: a value is JSON, or else text."""
-    options = dict[str, Any]()
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise click.UsageError(f"--option {text!r}: write KEY=VALUE, as project=digits")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    return options
 
 
 def _say_lost(error: Unreachable) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,6 +75,17 @@ def named_paths(texts: Sequence[str]) -> dict[str, str]:
     if wrong := [text for text, (name, _, path) in zip(texts, pairs, strict=True) if not (name and path)]:
         raise click.UsageError(f"--path {wrong[0]!r}: write NAME=PATH")
     return {name: path for name, _, path in pairs}
+
+
+def option_of(text: str) -> tuple[str, Any]:
+    """What `--option KEY=VALUE` says: key and value, which is JSON, or else a text. Raises UsageError."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise click.UsageError(f"--option {text!r}: write KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def target_of(data_dir: Path | None, server: str | None, identity: Path | None) -> Target:

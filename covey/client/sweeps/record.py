@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from covey.client.sweeps.events import Event, from_json, to_json
 from covey.errors import Conflict, NotFound, StoreError
+from covey.storage.files.spool import sync_folder
 
 FILE = "sweep.jsonl"
 FORMAT = 1
@@ -51,7 +52,7 @@ class SweepRecord:
         if not self.events:  # nothing has been decided: it may still become any sweep
             self._file.truncate(0)
             self._write({"format": FORMAT, **head})
-            _sync_folder(folder)
+            sync_folder(folder)
             return
         if first.get("digest") != head["digest"]:
             text = "has the record of another sweep, or of this one before its file was changed; name another folder"
@@ -121,11 +122,3 @@ def _objects(path: Path, whole: bytes) -> Iterator[dict[str, Any]]:
 
 def _shown(head: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in head.get("where", {}).items()) or "nothing"
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -91,7 +91,7 @@ def results_of(sweep: Sweep, machine: SweepMachine) -> SweepResults:
     rungs = {trial.number: _last_rung(trial, machine.plan.seeds) for trial in machine.trials}
     rows = sorted(
         (_row(trial, machine) for trial in machine.trials),
-        key=lambda row: (-(-1 if (rung := rungs[row.trial]) is None else rung), sign * (row.value or 0.0), row.trial),
+        key=lambda row: (-rungs[row.trial], sign * (row.value or 0.0), row.trial),
     )
     space = sweep.section.space
     return SweepResults(
@@ -125,12 +125,12 @@ def read_results(folder: Path) -> SweepResults:
 
 def _row(trial: Trial, machine: SweepMachine) -> TrialResult:
     rung, seeds = _last_rung(trial, machine.plan.seeds), machine.plan.seeds
-    by_seed = trial.values_at(rung) if rung is not None else {}
+    by_seed = trial.values_at(rung)
     mean = Mean.of([by_seed[seed] for seed in seeds]) if by_seed else None
     return TrialResult(
         trial=trial.number,
         state=trial.state,
-        rounds=max((trial.measured[rung, seed].rounds for seed in by_seed), default=0) if rung is not None else 0,
+        rounds=max((trial.measured[rung, seed].rounds for seed in by_seed), default=0),
         value=mean.value if mean is not None else None,
         half=mean.half if mean is not None else None,
         seeds={seed: by_seed[seed] for seed in seeds if seed in by_seed},
@@ -141,10 +141,10 @@ def _row(trial: Trial, machine: SweepMachine) -> TrialResult:
     )
 
 
-def _last_rung(trial: Trial, seeds: Sequence[int]) -> int | None:
-    """The last one at which every seed has a value."""
+def _last_rung(trial: Trial, seeds: Sequence[int]) -> int:
+    """The last one at which every seed has a value; -1: there is none."""
     known = (rung for rung in range(trial.rung, -1, -1) if len(trial.values_at(rung)) == len(seeds))
-    return next(known, None)
+    return next(known, -1)
 
 
 def _curve(trial: Trial, seeds: Sequence[int]) -> tuple[tuple[int, Mean], ...]:

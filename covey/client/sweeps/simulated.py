@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,8 @@ class SimulatedTrials(Trials):
             ):
                 try:
                     plan = await asyncio.to_thread(self._plan_of, work, folder, name)
-                    until = None if is_last else self.target(work)
-                    await self._simulate(crew, plan, until, run.run if run is not None else "")
+                    until, resumed = None if is_last else self.target(work), run.run if run is not None else ""
+                    await simulate(replace(plan, until=until, resumed=resumed), crew=crew)
                 except (SpecError, PluginError) as error:  # these values do not go together
                     return Failed(work.trial, work.rung, work.seed, str(error))
         with Connection(Target(folder)) as record:
@@ -122,13 +122,10 @@ class SimulatedTrials(Trials):
         finally:
             self._idle.put_nowait(crew)
 
-    async def _simulate(self, crew: Crew, plan: dict[str, Any], until: int | None, resumed: str = "") -> None:
-        await simulate(Plan(**plan, until=until, resumed=resumed), crew=crew)
-
     def _folder_of(self, trial: int, seed: int) -> Path:
         return self._folder / RUNS / f"{trial}-{seed}"
 
-    def _plan_of(self, work: Work, folder: Path, name: str) -> dict[str, Any]:
+    def _plan_of(self, work: Work, folder: Path, name: str) -> Plan:
         """Of a work's run, if nothing is on record of it. Blocking."""
         spec = self.sweep.run_spec(work.params, work.seed, name, work.rung)
         if self.sweep.is_population and work.rung:
@@ -139,19 +136,19 @@ class SimulatedTrials(Trials):
             spec["model"] = {"initial": str(file)}
         return self._plan(spec, folder)
 
-    def _plan(self, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def _plan(self, spec: dict[str, Any], folder: Path) -> Plan:
         known = parsed(spec, later=True)
         given = given_file(known, Path())
-        return {
-            "spec": known,
-            "nodes": self._machines.nodes,
-            "folder": folder,
-            "processes": self._machines.processes,
-            "paths": self._machines.paths,
-            "device": self._machines.device,
-            "written": tuple(written_keys(spec)),
-            "model": given.path if given is not None else None,
-        }
+        return Plan(
+            known,
+            self._machines.nodes,
+            folder,
+            self._machines.processes,
+            paths=self._machines.paths,
+            device=self._machines.device,
+            written=tuple(written_keys(spec)),
+            model=given.path if given is not None else None,
+        )
 
     async def _check(self) -> None:
         """A run up to its first value, with the first of all values, which is thrown away."""
@@ -162,7 +159,7 @@ class SimulatedTrials(Trials):
         spec = sweep.shortened(sweep.run_spec(params, sweep.seeds[0], CHECK), None if is_paused else 1)
         try:
             async with self._crew() as crew:
-                await self._simulate(crew, self._plan(spec, folder), 1 if is_paused else None)
+                await simulate(replace(self._plan(spec, folder), until=1 if is_paused else None), crew=crew)
             with Connection(Target(folder)) as record:
                 run = record.run(CHECK)
                 if run.state in ("failed", "stopped"):

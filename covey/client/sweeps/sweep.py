@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,11 @@ from covey.client.sweeps.specification import (
     SweepFile,
     SweepSection,
     read_sweep_file,
+    read_toml,
 )
-from covey.errors import NotFound, SpecError
+from covey.errors import SpecError
 from covey.spec import RunSpec
 from covey.spec.modes import mode_named
-from covey.texts import BOM, read_text, why_no_toml
 
 OWN = {"name": "runs are named by sweep.name", "seed": "write sweep.seeds", "mode": "a sweep's runs have one mode"}
 """Keys that a space cannot have, and what to do instead."""
@@ -155,8 +154,8 @@ def read_sweep(path: Path) -> Sweep:
     """
     file = read_sweep_file(path)
     if isinstance(file.specification, str):
-        folder = (path.parent / file.specification).parent
-        return sweep_of(file, _read_base(path.parent / file.specification), folder)
+        base = path.parent / file.specification
+        return sweep_of(file, read_toml(base), base.parent)
     return sweep_of(file, file.specification, path.parent)
 
 
@@ -169,16 +168,6 @@ def sweep_of(file: SweepFile, base: Mapping[str, Any], folder: Path) -> Sweep:
     sweep = Sweep(file.sweep, base, spec)
     _require_possible(sweep)
     return sweep
-
-
-def _read_base(path: Path) -> dict[str, Any]:
-    try:
-        text = read_text(path)
-        return tomllib.loads(text.removeprefix(BOM))
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(f"specification: {path} cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError(f"{path}: not valid TOML: {why_no_toml(text, error)}") from error
 
 
 def _require_possible(sweep: Sweep) -> None:

@@ -1,11 +1,13 @@
 """What every tracker must keep, as tests that the author of one inherits.
 
-class TestMine(TrackerConformance):
-def make(self) -> Tracker:
-return Mine()
+    class TestMine(TrackerConformance):
+        def make(self) -> Tracker:
+            return Mine()
 
-def told(self, where: str, run: TrackedRun) -> Curves:
-...  # read back what is there
+        def told(self, where: str, run: TrackedRun) -> Curves:
+            ...  # read back what is there
+
+Each test makes a tracker anew, and tells it a run.
 """
 
 from __future__ import annotations

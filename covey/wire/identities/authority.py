@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from covey.errors import IdentityError
+from covey.storage.files.spool import sync_folder
 
 COORDINATOR_NAME = "coordinator.covey"
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -57,15 +58,7 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_folder(path.parent)
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -178,7 +171,7 @@ def _make(key_path: Path, certificate_path: Path) -> None:
         write_private(certificate_path, _self_signed(key).public_bytes(serialization.Encoding.PEM))
     if staged.exists():
         staged.replace(key_path)
-        _sync_folder(key_path.parent)
+        sync_folder(key_path.parent)
 
 
 def _check_authority(key: AuthorityKey, certificate: x509.Certificate) -> None:

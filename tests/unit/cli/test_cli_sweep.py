@@ -25,6 +25,7 @@ training.learning_rate = { uniform = [0.1, 1.0] }
         ((), 2, "say which coordinator: --data-dir DIR"),
         (("--nodes", "3", "--data-dir", "x"), 2, "--nodes simulates the runs, and a coordinator has nodes of its own"),
         (("--data-dir", "x", "--path", "a=b"), 2, "--path is of simulated runs"),
+        (("--data-dir", "x", "--device", "cuda"), 2, "--device is of simulated runs"),
         (("--nodes", "3"), 1, "sweep.colour: unknown key"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from covey.cli.framework.command import Failure, Group, print_json
-from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option, named_paths
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option, named_paths, option_of
 from covey.figures import DEFAULT_BINS
 
 REPORT_FIELDS = (
@@ -64,7 +64,6 @@ def report(
     those of the task's `table`.
     """
     from covey.cli.commands.figures.report_tables import report_tables
-    from covey.cli.commands.own_task.task import option_of
     from covey.cli.views.listing import show
     from covey.node.operator.config import SETTINGS_FILE, NodeSettings, read_settings
 

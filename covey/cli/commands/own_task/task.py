@@ -6,12 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from covey.cli.framework.command import Group
-from covey.cli.framework.options import EXISTING_FILE, json_option, named_paths
+from covey.cli.framework.options import EXISTING_FILE, json_option, named_paths, option_of
 
 ROUND_STEPS = 5
 """Local steps of the round, where no specification says how long it trains."""
@@ -66,18 +65,3 @@ def _spec(name: str | None, options: tuple[str, ...], spec: Path | None) -> str:
         return parsed(spec).to_json()
     fields = {"name": name, "options": dict(map(option_of, options))}
     return parse_data({"name": "check", "task": fields, "training": {"local_steps": ROUND_STEPS}}).to_json()
-
-
-def option_of(text: str) -> tuple[str, Any]:
-    """KEY=VALUE as key and value: JSON, or else a text.
-
-    Raises:
-        UsageError: It is something else.
-    """
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise click.UsageError(f"--option {text!r}: write KEY=VALUE")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value

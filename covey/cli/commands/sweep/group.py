@@ -82,7 +82,8 @@ def _trials(
 ) -> tuple[Make, dict[str, Any]]:
     """What runs the runs, and what that depends on."""
     if nodes is None:
-        given = [name for name, value in (("--path", paths), ("--processes", processes > 1)) if value]
+        written = (("--path", bool(paths)), ("--processes", processes > 1), ("--device", device != "cpu"))
+        given = [name for name, is_written in written if is_written]
         if given:
             raise click.UsageError(f"{given[0]} is of simulated runs: say with how many nodes (--nodes)")
         target = target_of(data_dir, server, identity)

@@ -19,7 +19,6 @@ from covey.client.sweeps.simulated import Machines, SimulatedTrials
 from covey.client.sweeps.sweep import read_sweep
 from covey.client.values import Round, Run
 from covey.errors import SpecError
-from covey.library.plot_sweep import draw_sweep
 from covey.worker.jobs.operations import EVALUATE
 from tests.unit.simulation.in_process import CrewHere, Here
 
@@ -98,9 +97,7 @@ def test_a_sweep_that_is_killed_goes_on_and_comes_to_the_same(tmp_path, monkeypa
     assert (best.rounds, sorted(best.seeds), [at for at, _ in best.curve]) == (3, [3, 4], [1, 2, 3])
     with connect(folder / "runs" / f"{best.trial}-3") as record:
         assert [item.round for item in record.rounds(f"lr-{best.trial}-3")] == [1, 2, 3]
-    ran = run(sweep, folder)  # once more: nothing is left to do
-    assert ran == whole
-    _shown(folder, whole, tmp_path, monkeypatch)
+    _by_command(folder, whole, tmp_path, monkeypatch)
 
 
 def test_a_kill_between_a_rungs_last_round_and_its_evaluation_loses_no_value(tmp_path, monkeypatch):
@@ -127,11 +124,17 @@ def test_a_kill_between_a_rungs_last_round_and_its_evaluation_loses_no_value(tmp
     assert [trial.state for trial in results.trials] == ["completed"]
 
 
-def _shown(folder, results, tmp_path, monkeypatch):
-    """The commands that look at it."""
+def _by_command(folder, results, tmp_path, monkeypatch):
+    """The commands go on with it, where nothing is left to do, and look at it."""
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("covey.client.sweeps.simulated.Machines", MachinesHere)
+    before = (folder / FILE).read_bytes()
+    again = CliRunner().invoke(
+        covey, ["sweep", "run", str(tmp_path / "lr.toml"), "--folder", str(folder), "--nodes", "2"]
+    )
+    assert (again.exit_code, (folder / FILE).read_bytes()) == (0, before)
     table = CliRunner().invoke(covey, ["sweep", "show", str(folder)])
-    assert table.exit_code == 0
+    assert (table.exit_code, table.stdout) == (0, again.stdout)
     assert "2 of 2 trials with 2 seeds each" in table.stdout
     assert "LEARNING_RATE" in table.stdout
     listed = json.loads(CliRunner().invoke(covey, ["sweep", "show", str(folder), "--json"]).stdout)
@@ -140,8 +143,8 @@ def _shown(folder, results, tmp_path, monkeypatch):
     assert len(rows) == 3
     assert "params.training.learning_rate" in rows[0]
     pytest.importorskip("matplotlib", reason="pictures are for those who have it")
-    panels = draw_sweep(results, tmp_path / "lr.svg")
-    assert panels == ["curves", "training.learning_rate", "training.momentum"]
+    drawn = CliRunner().invoke(covey, ["sweep", "plot", str(folder), "--to", str(tmp_path / "lr.svg")])
+    assert drawn.stdout.startswith("curves, training.learning_rate, training.momentum, written to ")
     assert (tmp_path / "lr.svg").read_bytes().startswith(b"<?xml")
 
 

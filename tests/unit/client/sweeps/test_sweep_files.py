@@ -45,7 +45,7 @@ def test_a_specification_of_its_own_and_all_ways_to_write_a_key(tmp_path):
     assert list(sweep.section.space) == ["training.batch_size", "task.options.hidden"]
     assert sweep.base["model"]["initial"] == str(tmp_path / "specs" / "begin.safetensors")
     assert sweep.machine().plan.trials == 4
-    with pytest.raises(NotFound, match=r"specification: .*none\.toml cannot be read"):
+    with pytest.raises(NotFound, match=r"none\.toml cannot be read"):
         swept(tmp_path, base='specification = "none.toml"\n')
 
 
