@@ -186,9 +186,10 @@ def _let_out(context: RunContext, job: TrainJob | EvaluateJob | CheckJob, metric
         PolicyError: A filter refuses.
         TaskError: A filter failed.
     """
-    if not counted(metrics):
+    dataset, spec = context.eval_data, context.spec
+    if dataset is None or not counted(metrics):
         return metrics
-    spec, examples = context.spec, size_of(context.eval_data)
+    examples = size_of(dataset)
     try:
         check_answer(job.limits, examples)
     except PolicyError as error:
