@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from covey import faults
 from covey.codecs.contract import Codec
-from covey.errors import PolicyError, TaskError
+from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning.data import size_of
 from covey.learning.models import state
@@ -29,10 +29,10 @@ from covey.learning.training import loop
 from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
 from covey.learning.training.private import train_privately
-from covey.metrics import ALONE, Metrics, bounded, counted, failed, why
-from covey.outgoing.filters import EVALUATION, TRAINING, Leaving
+from covey.metrics import ALONE, Metrics, bounded, failed, why
+from covey.outgoing.filters import TRAINING
 from covey.parts import slot
-from covey.spec import RunSpec, parse_json
+from covey.spec import parse_json
 from covey.worker.execute import privacy_metrics as privacy
 from covey.worker.execute.forms import in_words
 from covey.worker.execute.from_spec import hides_examples, load_codec, uses_root
@@ -40,6 +40,7 @@ from covey.worker.execute.limits import check_answer, check_consent, check_limit
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.filtered import Filters
+from covey.worker.execute.updates.metrics_out import leaving_of, let_out
 from covey.worker.execute.updates.write_parts import PartsWriter
 from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
@@ -83,7 +84,9 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     tells = job.evaluate and not hides_examples(context.spec, codec) and not context.method.statistics
     evaluation: Metrics = {}
     if tells:
-        evaluation = _let_out(context, job, _safely(host, lambda: _evaluated(context, context.eval_data, host)))
+        evaluation = let_out(
+            context.spec, context.eval_data, job, _safely(host, lambda: _evaluated(context, context.eval_data, host))
+        )
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
@@ -92,7 +95,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
-    passed = writer.filters.metrics(totals(fit.metrics), _leaving(context.spec, job.round, TRAINING, fit.examples))
+    passed = writer.filters.metrics(totals(fit.metrics), leaving_of(context.spec, job.round, TRAINING, fit.examples))
     return TrainResult(
         parts=written.parts,
         examples=fit.examples,
@@ -127,7 +130,7 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
     if spec.evaluation.local_rounds:
         steps, metrics = _alone(context, job, codec, host, began)
         evaluation |= {f"{ALONE}{name}": value for name, value in metrics.items()}  # each half is bounded by itself
-    seconds, passed = time.monotonic() - began, _let_out(context, job, evaluation)
+    seconds, passed = time.monotonic() - began, let_out(context.spec, context.eval_data, job, evaluation)
     return TrainResult((), size_of(dataset), steps, seconds, {}, passed, code=context.code)
 
 
@@ -176,31 +179,7 @@ def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
     """
     context = _context(host.contexts, job)
     metrics = _safely(host, lambda: _metrics(context, job, host))
-    return EvaluateResult(metrics if job.where == "central" else _let_out(context, job, metrics))
-
-
-def _let_out(context: RunContext, job: TrainJob | EvaluateJob | CheckJob, metrics: Metrics) -> Metrics:
-    """What a node says of an evaluation: of enough examples, and past its operator's filters.
-
-    Raises:
-        PolicyError: A filter refuses.
-        TaskError: A filter failed.
-    """
-    dataset, spec = context.eval_data, context.spec
-    if dataset is None or not counted(metrics):
-        return metrics
-    examples = size_of(dataset)
-    try:
-        check_answer(job.limits, examples)
-    except PolicyError as error:
-        return failed(f"{error.code}: {error}")
-    number = job.round if isinstance(job, TrainJob) else 0
-    filters = Filters(job.filters, load_codec(spec.exchange))
-    return filters.metrics(metrics, _leaving(spec, number, EVALUATION, examples))
-
-
-def _leaving(spec: RunSpec, number: int, what: str, examples: int) -> Leaving:
-    return Leaving(spec.name, number, what, spec.exchange.payload, examples)
+    return EvaluateResult(metrics if job.where == "central" else let_out(context.spec, context.eval_data, job, metrics))
 
 
 def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
@@ -287,8 +266,8 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     payload, layout = spec.exchange.payload, context.layout.part("model")
     trained = flat_of(context.model, layout)
     sent = trained if payload == "parameters" else trained - before
-    filters.flat(sent, layout, _leaving(spec, 1, "model", fit.examples))
-    filters.metrics(totals(fit.metrics), _leaving(spec, 1, TRAINING, fit.examples))
+    filters.flat(sent, layout, leaving_of(spec, 1, "model", fit.examples))
+    filters.metrics(totals(fit.metrics), leaving_of(spec, 1, TRAINING, fit.examples))
     return CheckResult(
         examples=fit.examples,
         layout_sha256=context.layout.sha256,
@@ -297,7 +276,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
         sharing=in_words(context.form()),
-        evaluation=_let_out(context, job, _safely(host, lambda: _first_batch(context, host))),
+        evaluation=let_out(context.spec, context.eval_data, job, _safely(host, lambda: _first_batch(context, host))),
         privacy=privacy.in_words(privacy.forecast(spec, codec), spec),
         filters=filters.names,
         warnings=tuple(
