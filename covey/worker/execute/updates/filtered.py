@@ -128,13 +128,13 @@ def _asked(name: str, leaving: Leaving, ask: Callable[[], T]) -> T:
         ) from error
 
 
-def _are_some_of(made: object, given: Mapping[str, Totals]) -> bool:
+def _are_some_of(result: object, given: Mapping[str, Totals]) -> bool:
     return (
-        isinstance(made, Mapping)
-        and made.keys() <= given.keys()
+        isinstance(result, Mapping)
+        and result.keys() <= given.keys()
         and all(
             isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(number, int | float) for number in pair)
-            for pair in made.values()
+            for pair in result.values()
         )
     )
 
