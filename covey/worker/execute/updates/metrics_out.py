@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -20,13 +21,16 @@ from covey.worker.jobs.training import TrainJob
 
 
 def let_out(
-    spec: RunSpec, dataset: Dataset[Any] | None, job: TrainJob | EvaluateJob | CheckJob, metrics: Metrics
+    spec: RunSpec,
+    eval_data: Callable[[], Dataset[Any] | None],
+    job: TrainJob | EvaluateJob | CheckJob,
+    metrics: Metrics,
 ) -> Metrics:
     """What leaves in the place of an evaluation's metrics; of too few examples it is the reason.
 
     Args:
         spec: The run.
-        dataset: The node's evaluation data.
+        eval_data: The node's evaluation data; asked for where there are metrics of them.
         job: Has the operator's limits, and filters.
         metrics: What the evaluation came to.
 
@@ -34,7 +38,7 @@ def let_out(
         PolicyError: A filter refuses.
         TaskError: A filter failed.
     """
-    if dataset is None or not counted(metrics):
+    if not counted(metrics) or (dataset := eval_data()) is None:
         return metrics
     examples = size_of(dataset)
     try:
