@@ -133,7 +133,7 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
     if spec.evaluation.local_rounds:
         steps, metrics = _alone(context, job, codec, host, began)
         evaluation |= {f"{ALONE}{name}": value for name, value in metrics.items()}  # each half is bounded by itself
-    seconds, passed = time.monotonic() - began, let_out(context.spec, lambda: context.eval_data, job, evaluation)
+    seconds, passed = time.monotonic() - began, let_out(context, job, evaluation)
     return TrainResult((), size_of(dataset), steps, seconds, {}, passed, code=context.code)
 
 
@@ -182,9 +182,7 @@ def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
     """
     context = _context(host.contexts, job)
     metrics = _safely(host, lambda: _metrics(context, job, host))
-    return EvaluateResult(
-        metrics if job.where == "central" else let_out(context.spec, lambda: context.eval_data, job, metrics)
-    )
+    return EvaluateResult(metrics if job.where == "central" else let_out(context, job, metrics))
 
 
 def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
@@ -281,9 +279,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
         sharing=in_words(context.form()),
-        evaluation=let_out(
-            context.spec, lambda: context.eval_data, job, _safely(host, lambda: _first_batch(context, host))
-        ),
+        evaluation=let_out(context, job, _safely(host, lambda: _first_batch(context, host))),
         privacy=privacy.in_words(privacy.forecast(spec, codec), spec),
         filters=filters.names,
         warnings=tuple(

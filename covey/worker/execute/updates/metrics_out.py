@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from torch.utils.data import Dataset
-
 from covey.errors import PolicyError
 from covey.learning.data import size_of
 from covey.metrics import Metrics, counted, failed
@@ -18,19 +13,14 @@ from covey.worker.execute.updates.filtered import Filters
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.runs import CheckJob
 from covey.worker.jobs.training import TrainJob
+from covey.worker.program.context import RunContext
 
 
-def let_out(
-    spec: RunSpec,
-    eval_data: Callable[[], Dataset[Any] | None],
-    job: TrainJob | EvaluateJob | CheckJob,
-    metrics: Metrics,
-) -> Metrics:
+def let_out(context: RunContext, job: TrainJob | EvaluateJob | CheckJob, metrics: Metrics) -> Metrics:
     """What leaves in the place of an evaluation's metrics; of too few examples it is the reason.
 
     Args:
-        spec: The run.
-        eval_data: The node's evaluation data; asked for where there are metrics of them.
+        context: The run.
         job: Has the operator's limits, and filters.
         metrics: What the evaluation came to.
 
@@ -38,7 +28,7 @@ def let_out(
         PolicyError: A filter refuses.
         TaskError: A filter failed.
     """
-    if not counted(metrics) or (dataset := eval_data()) is None:
+    if not counted(metrics) or (dataset := context.eval_data) is None:
         return metrics
     examples = size_of(dataset)
     try:
@@ -46,8 +36,8 @@ def let_out(
     except PolicyError as error:
         return failed(f"{error.code}: {error}")
     number = job.round if isinstance(job, TrainJob) else 0
-    filters = Filters(job.filters, load_codec(spec.exchange))
-    return filters.metrics(metrics, leaving_of(spec, number, EVALUATION, examples))
+    filters = Filters(job.filters, load_codec(context.spec.exchange))
+    return filters.metrics(metrics, leaving_of(context.spec, number, EVALUATION, examples))
 
 
 def leaving_of(spec: RunSpec, number: int, what: str, examples: int) -> Leaving:
