@@ -84,12 +84,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     tells = job.evaluate and not hides_examples(context.spec, codec) and not context.method.statistics
     evaluation: Metrics = {}
     if tells:
-        evaluation = let_out(
-            context.spec,
-            lambda: context.eval_data,
-            job,
-            _safely(host, lambda: _evaluated(context, context.eval_data, host)),
-        )
+        evaluation = let_out(context, job, _safely(host, lambda: _evaluated(context, context.eval_data, host)))
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
