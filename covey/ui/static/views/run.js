@@ -31,7 +31,7 @@ function runFacts({ run, coordinated, privacy, now }) {
     ["state", badge(run.state)],
     ["progress", progress(run.done, run.whole, run.unit)],
     ["why", run.reason],
-    ["metrics", metrics(run.metrics).filter((text) => !text.startsWith("privacy/")).join(", ")],
+    ["metrics", run.kind === "evaluation" ? "" : metrics(run.metrics).filter((text) => !text.startsWith("privacy/")).join(", ")],
     ["missing metrics", missing.join("; ")],
     ["privacy spent", privacyWords(privacy)],
     ["mode", run.kind ? `${run.mode}, ${run.kind}` : run.mode],
