@@ -119,6 +119,7 @@ def simulate(
         written=written_keys(spec),
         model=given.path if given is not None else None,
         ray=RayCluster(ray_address) if engine == "ray" else None,
+        told=lambda note: click.echo(note, err=True),
         **machines,
     )
     outcome = _simulated(plan)
