@@ -112,7 +112,7 @@ def test_options_are_given_and_checked(tmp_path: Path) -> None:
     for arguments, told in (
         ((), "name the task"),
         (("digits", "--option", "hidden"), "write KEY=VALUE"),
-        (("digits", "--data", "table"), "write NAME=PATH"),
+        (("digits", "--data", "table"), "--data 'table': write NAME=PATH"),
     ):
         refused = covey(tmp_path, "task", "check", *arguments)
         assert (refused.returncode, told in refused.stderr) == (2, True)
