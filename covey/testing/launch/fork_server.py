@@ -20,8 +20,8 @@ import runpy
 import signal
 import socket
 import sys
-import time
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
