@@ -216,7 +216,9 @@ def must_not_repeat(context: RunContext, codec: Codec) -> bool:
     """Whether an update has noise that is new each time, and would show more of the data with each."""
     section = context.spec.privacy
     is_noisy = section is not None and section.unit == "example" and not section.reproducible
-    return is_noisy or codec.private or context.method.label_counts == "noisy"
+    method = context.method
+    is_noisy = is_noisy or (method.privacy is not None and not method.reproducible)
+    return is_noisy or codec.private or method.label_counts == "noisy"
 
 
 def load_member(context: RunContext, state_files: Mapping[str, Path]) -> None:
