@@ -117,7 +117,7 @@ class Address:
                 return
             if not new:
                 raise Conflict(
-                    f"there is no {MARK} at {self.url}, where this coordinator's models should be: is its disk mounted? "
+                    f"there is no {MARK} at {self.url}, where this coordinator's models should be: is it mounted? "
                     "If they are to move there, copy all that is at the address before; if they are lost, restore a "
                     "backup in a new folder"
                 )
