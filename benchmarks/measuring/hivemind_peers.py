@@ -82,11 +82,11 @@ def measure(peers: int, parameters: int, steps: int) -> dict[str, Any]:
         began, used = time.perf_counter(), cpu_seconds()
         for pipe in pipes:
             pipe.send(True)
-        said = [pipe.recv() for pipe in pipes]
+        answers = [pipe.recv() for pipe in pipes]
         times_s.append(time.perf_counter() - began)
         used_s.append(cpu_seconds() - used)
-        if any(each != expected for each in said):
-            raise SystemExit(f"not the mean: {said}")
+        if any(each != expected for each in answers):
+            raise SystemExit(f"not the mean: {answers}")
         time.sleep(1.0)
     for pipe in pipes:
         pipe.send(False)
