@@ -18,7 +18,7 @@ import structlog
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.errors import StoreError
-from covey.node.assignments.record.durable import write_durably
+from covey.node.assignments.record.durable import replace_file, write_durably
 from covey.node.updates import FinishedUpdate, State
 
 log = structlog.get_logger(room="node")
@@ -125,13 +125,14 @@ class LocalStates:
 
     Args:
         folder: Where the file is; made if it is missing.
+        durable: Whether what is noted outlives a power cut, and not only this process.
 
     Raises:
         StoreError: There is a file, and it cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "carried.json"
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self._path, self._durable = folder / "carried.json", durable
         folder.mkdir(parents=True, exist_ok=True)
         self._states = RunStates(_read(self._path))
         self._written = self._states.newest_last()
@@ -171,7 +172,8 @@ class LocalStates:
     def _write(self) -> None:
         now = self._states.newest_last()
         if now != self._written:
-            write_durably(self._path, json.dumps({"runs": [_to_json(state) for state in now]}))
+            write = write_durably if self._durable else replace_file
+            write(self._path, json.dumps({"runs": [_to_json(state) for state in now]}))
             self._written = now
 
 
