@@ -10,6 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -98,7 +99,17 @@ def read_studies(path: Path) -> Mapping[str, Study]:
 
 def study_of(run: RunRecord) -> str:
     """The study that a run belongs to; empty: the default one."""
-    return str(json.loads(run.spec).get("study", ""))
+    return _study_in(run.spec)
+
+
+@lru_cache(maxsize=256)
+def _study_in(spec: str) -> str:
+    return str(json.loads(spec).get("study", ""))
+
+
+def full_name_of(run: RunRecord) -> str:
+    """A run's name; of a run of a study STUDY/NAME."""
+    return f"{study}/{run.name}" if (study := study_of(run)) else run.name
 
 
 class Studies:

@@ -20,6 +20,8 @@ METHOD = "statistics"
 TOTALS = "totals"
 """The part with the totals."""
 DEFAULT_BINS = 20
+LARGEST = 1e100
+"""Values beyond are refused: their squares would not be finite."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Those that are shown where nobody asks for others."""
 HEAD, ROW = 2, 9

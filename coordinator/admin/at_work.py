@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.facts import NodeProgress
+from covey.coordinator.studies import full_name_of
 from covey.machines.shortage import listed
 from covey.protos import admin_pb2 as pb
 
@@ -51,7 +52,7 @@ def works_of(runs: ActiveRuns, node: str) -> list[pb.NodeWork]:
     return [
         pb.NodeWork(
             run=run.run.run,
-            name=run.run.name,
+            name=full_name_of(run.run),
             round=run.mode.open_round(node),
             phase=progress.phase,
             step=progress.step,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-NODE_PREFIX = "nodes/"
-"""What comes before the name of a metric that was merged from the nodes' own evaluations."""
+from covey.metrics import NODES
+
 MAX_METRICS, MAX_METRIC_NAME = 100, 100
 """Of one run's metrics whose names the nodes choose; names of all."""
 Counted = Literal["rounds", "updates", "steps"]
@@ -61,6 +61,6 @@ class RunFacts:
 
     def _has_room(self, name: str) -> bool:
         """Whether a metric of this name may be shown: those that nodes name take no place from others."""
-        if name in self.values or not name.startswith(NODE_PREFIX):
+        if name in self.values or not name.startswith(NODES):
             return True
-        return sum(known.startswith(NODE_PREFIX) for known in self.values) < MAX_METRICS
+        return sum(known.startswith(NODES) for known in self.values) < MAX_METRICS

@@ -274,7 +274,7 @@ class NodeWork:
 
     run: str
     name: str
-    """Of the run."""
+    """Of the run, with its study (STUDY/NAME)."""
     round: int
     phase: str
     """As in `NodeProgress`."""

@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey.errors import TaskError
+from covey.figures import LARGEST
 from covey.learning.data import size_of
 from covey.learning.returns import described, method_of, require
 from covey.learning.task import Task
 
 MAX_NAME = 100
-LARGEST = 1e100
-"""Values beyond are refused: their squares would not be finite."""
 Table = Mapping[str, NDArray[np.float64]]
 """Name to a value of each example, float64 `[n]`; NaN: it is missing."""
 

@@ -14,15 +14,13 @@ from dataclasses import asdict, dataclass, field
 from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Round, Update
 from covey.errors import Conflict
-from covey.metrics import ratios
+from covey.metrics import NODES, ratios
 from covey.texts import printable
 from covey.trackers.folders import Point
 
 SETTLED = ("committed", "decided")
 COUNTS = ("seconds", "accepted", "rejected", "declined", "lost", "late", "bytes_received", "bytes_sent")
 """Of a round, as it has them."""
-NODES = "nodes/"
-"""Before metrics that nodes measured of a version. Of the last version they come one by one, until the run ends."""
 MAX_NAME, MAX_NAMES = 200, 100
 """Characters of a name; names of metrics that nodes choose."""
 RECENT = 1000

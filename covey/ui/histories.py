@@ -75,12 +75,12 @@ def charts(history: History, run: Run, over: Axis, wanted: Sequence[str], most: 
         drawn = []
         for name in shown[:MOST_CURVES]:
             xs, ys = history.curve(name, over, run.started_at or 0.0, most)
-            drawn.append({"name": name, "series": [{"label": run.name, "x": xs, "y": ys}]})
+            drawn.append({"name": name, "series": [{"label": run.full_name, "x": xs, "y": ys}]})
         return {
             "names": [*names, "bytes"],
             "charts": drawn,
             "over": over,
-            "read": len(history.points),
+            "read": history.known,
             "of": history.newest,
             "is_whole": history.is_whole,
         }

@@ -30,7 +30,13 @@ def plain(value: Any) -> Any:
 def run_json(run: Run, *, whole: bool = False) -> dict[str, Any]:
     """A run and how far it is; `whole`: with its specification and roster."""
     shown = {item.name: plain(getattr(run, item.name)) for item in fields(run) if whole or item.name not in LARGE}
-    return shown | {"unit": run.unit, "done": run.done, "whole": run.whole, "ended": run.ended}
+    return shown | {
+        "full_name": run.full_name,
+        "unit": run.unit,
+        "done": run.done,
+        "whole": run.whole,
+        "ended": run.ended,
+    }
 
 
 def flattened(value: Any, path: str = "") -> dict[str, Any]:

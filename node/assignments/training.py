@@ -15,7 +15,7 @@ from covey import faults
 from covey import messages as msg
 from covey.errors import Obstructed, PolicyError, TaskError, WorkerDied, WorkerStalled
 from covey.layout import Layout
-from covey.metrics import EVALUATION, failed, missing
+from covey.metrics import EVALUATED, EVALUATION, failed, missing
 from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels, Inputs
 from covey.node.assignments.conversation import Conversation
@@ -260,7 +260,7 @@ def _finished(
         base=assignment.model_sha256,
         parts=tuple(_part_statement(file.part, file.layout, spec) for file in sent),
         weight=float(result.examples) if spec.weights.by == "examples" else 1.0,
-        metrics=dict(result.metrics) | {f"evaluation/{name}": value for name, value in evaluation.items()},
+        metrics=dict(result.metrics) | {f"{EVALUATED}{name}": value for name, value in evaluation.items()},
         phase=assignment.phase,
         code=result.code,
         notice=notice,

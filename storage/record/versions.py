@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from covey.errors import NotFound
+from covey.metrics import NODES
 from covey.storage.record.records import Json, VersionRecord
 
 
@@ -50,7 +51,7 @@ def rated(measured: Mapping[int, Json], metric: str, goal: Literal["max", "min"]
         metric: The name, without `nodes/`.
         goal: Which values are better.
     """
-    name = metric if any(metric in metrics for metrics in measured.values()) else f"nodes/{metric}"
+    name = metric if any(metric in metrics for metrics in measured.values()) else f"{NODES}{metric}"
     values = [
         (version, float(value))
         for version, metrics in measured.items()

@@ -87,6 +87,9 @@ def test_without_evaluation_data_a_node_says_so_and_the_run_fails(folder):
         run = simulate(asked, NODES, data_dir=folder, processes=1).run
     why = "gives no evaluation data on this node (Task.eval_data); it does with [task.options] evaluate_on_nodes = true"
     assert (run.state, why in run.reason) == ("failed", True)
+    shown = CliRunner().invoke(covey, ["run", "evaluation", run.run, "--data-dir", str(folder)])
+    assert (shown.exit_code, f"error: run {run.run} failed: {run.reason}" in shown.stderr) == (1, True)
+    assert "n1" in shown.stdout
     with connect(folder) as record:
         verdicts = {node.node: node.verdict for node in evaluation_in(record, run).nodes}
     assert verdicts == {"n0": "not asked", "n1": "declined"}
@@ -149,3 +152,7 @@ def test_daemons_that_are_killed_come_to_the_same_figures(folder, tmp_path):
             assert ([node.node for node in again.took_part], again.alone) == (["n1"], {})
             assert again.took_part[0].metrics == shown.took_part[1].metrics
             assert record.audit(run).ok
+        said = federation.cli("run", "evaluate", *given, "--nodes", "n0", "--wait", "--json", timeout_s=120)
+        (first, *others) = json.loads(said)["nodes"]
+        assert (first["node"], first["metrics"]) == ("n0", dict(simulated.took_part[0].metrics))
+        assert {node["verdict"] for node in others} == {"not asked"}

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -118,6 +124,43 @@ def test_a_run_that_no_node_can_do_says_why_and_the_queue_goes_on(federation, mo
     assert federation.wait(after)["state"] == "completed"
     assert federation.show(waiting)["state"] == "running"
     assert federation.admin.stop_run(waiting)["state"] == "stopped"
+
+
+def test_a_run_that_goes_on_is_followed_on_a_terminal_and_so_is_a_node_s_log(federation, tmp_path):
+    run = federation.submit(spec("goes-on", task="site_tasks:Broken", policy='short = "wait"', extra=LOCAL))
+    where = ["--data-dir", str(federation.coordinator_dir)]
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    os.set_blocking(terminal, False)
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    program, screen = [sys.executable, "-m", "covey.cli.main", "run"], bytearray()
+    with (
+        (tmp_path / "log").open("w+b") as log,
+        subprocess.Popen([*program, "logs", run, "--node", "n0", "--follow", *where], stdout=log) as logs,
+        subprocess.Popen([*program, "watch", run, *where], stdout=inside, env={**env, "TERM": "xterm"}) as watch,
+    ):
+        os.close(inside)
+
+        def on_screen(text):
+            try:
+                screen.extend(os.read(terminal, 1 << 20))
+            except BlockingIOError:
+                pass
+            except OSError:  # the command has ended
+                return True
+            return text in screen
+
+        failure = b"failure  training failed: task-failed: Task.train_data: ValueError: labels are strings"
+        federation.until(lambda: failure in (tmp_path / "log").read_bytes(), 90, "its log is not followed")
+        federation.until(lambda: on_screen(b"not counted round"), 90, "nothing is on the terminal")
+        assert (logs.poll(), watch.poll(), federation.show(run)["state"]) == (None, None, "running")
+        federation.admin.stop_run(run)
+        federation.until(lambda: on_screen(b"nothing more") and watch.poll() is not None, 60, "it does not end")
+        assert (logs.wait(60), watch.wait(60)) == (0, 1)  # what was stopped is not completed
+    os.close(terminal)
+    assert b"\x1b[2K" in screen  # it is drawn again in its place, not line by line
+    assert b"-" * 8 in screen or "─".encode() * 8 in screen
+    assert b"stopped" in screen
 
 
 def test_what_came_to_nothing_at_the_end_of_an_asynchronous_run_says_why(federation):

@@ -36,6 +36,7 @@ from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.steps.stopping import stop_rules, value_of_nodes
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
+from covey.metrics import EVALUATED
 from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
 from covey.wire.identities.signing import CommitVerdict
@@ -395,5 +396,5 @@ class RoundsMode(Mode):
         of_nodes = [
             (update.node, cast(NodeMetrics, update.metrics)) for update in verdicts if update.verdict == "accepted"
         ]
-        await self._run.evaluation.note_merged(self._run.ready().measured_in(number), of_nodes, "evaluation/")
+        await self._run.evaluation.note_merged(self._run.ready().measured_in(number), of_nodes, EVALUATED)
         await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))

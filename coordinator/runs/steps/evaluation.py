@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
-from covey.coordinator.runs.facts import NODE_PREFIX, RunFacts
+from covey.coordinator.runs.facts import RunFacts
 from covey.coordinator.runs.ports import RunServices
 from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
-from covey.metrics import counted, failed, merged, missing, ratios
+from covey.metrics import NODES, counted, failed, merged, missing, ratios
 from covey.spec import parse_json
 from covey.storage.record.contract import EventRecord, RunRecord, Store
 from covey.worker.jobs.evaluation import EvaluateJob
@@ -104,7 +104,7 @@ class RunEvaluation:
 
 def merged_metrics(parts: Iterable[tuple[str, NodeMetrics]], prefix: str) -> dict[str, float | str]:
     """Merge several nodes' metrics whose names begin with `prefix` into ratios, or reasons, named `nodes/NAME`."""
-    return {f"{NODE_PREFIX}{name}": value for name, value in merged(parts, prefix).items()}
+    return {f"{NODES}{name}": value for name, value in merged(parts, prefix).items()}
 
 
 def unevaluated_versions(store: Store, run: str, every: int, last: int) -> tuple[int, ...]:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from covey.coordinator.runs.facts import NODE_PREFIX
 from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, merged_metrics
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.machines.stopping import StopRules
+from covey.metrics import EVALUATED, NODES
 from covey.storage.record.contract import Store, UpdateRecord
 
-EVALUATED = "evaluation/"
 """What comes before the name of a metric that a node measured of what it trains from."""
 
 
@@ -25,7 +24,7 @@ def stop_rules(services: RunServices, prepared: Prepared) -> StopRules:
         passed_s = services.now() - (run.started_at or services.now())
         ends_at = services.clock() + section.time_s - passed_s
     return StopRules(
-        metric=evaluation.metric if prepared.evaluates_centrally else NODE_PREFIX + evaluation.metric,
+        metric=evaluation.metric if prepared.evaluates_centrally else NODES + evaluation.metric,
         goal=evaluation.goal,
         target=section.target,
         patience=section.patience,
@@ -63,7 +62,7 @@ def value_of_nodes(prepared: Prepared, updates: Iterable[UpdateRecord]) -> float
     """What the nodes of a round measured of the version before, of the metric that the run goes by."""
     if prepared.evaluates_centrally or not prepared.spec.stop.by_metric:
         return None
-    return _value_in(NODE_PREFIX + prepared.spec.evaluation.metric, updates)
+    return _value_in(NODES + prepared.spec.evaluation.metric, updates)
 
 
 def number_of(metric: str, metrics: Mapping[str, object]) -> float | None:

@@ -19,7 +19,7 @@ def _head(shown: Evaluation) -> Any:
     run = shown.run
     state = f"{run.state}: {run.reason}" if run.reason else run.state
     model = run.parent or str(run.spec.get("model", {}).get("initial", ""))
-    return pairs([("run", f"{run.name} ({run.run})"), ("state", safe_text(state)), ("model", model)])
+    return pairs([("run", f"{run.full_name} ({run.run})"), ("state", safe_text(state)), ("model", model)])
 
 
 def _table(shown: Evaluation) -> list[Any]:

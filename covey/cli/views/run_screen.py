@@ -117,7 +117,7 @@ def _without_reason(item: Round, nodes: RunNodes) -> Round:
 def run_line(run: Run) -> Text:
     """A run and how far it is, on one line."""
     done, whole, what = tables.done_of(run)
-    line = Text.assemble((safe_text(run.name).plain, "bold"), f" ({run.run})  ", tables.state_text(run.state))
+    line = Text.assemble((safe_text(run.full_name).plain, "bold"), f" ({run.run})  ", tables.state_text(run.state))
     return line.append(f"  round {done} of {whole}" if run.unit == "rounds" else f"  {done} of {whole} {what}")
 
 

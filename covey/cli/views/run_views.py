@@ -20,7 +20,7 @@ from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, RUN_FIELDS
 from covey.cli.views import run_screen, tables
 from covey.cli.views.contributions import counts_line
 from covey.client.errors import Unreachable
-from covey.client.progress.history import History
+from covey.client.progress.history import History, Read
 from covey.client.progress.nodes import RunNodes, Verdicts, nodes_of
 from covey.client.values import Change, Round, Run
 from covey.errors import CoveyError
@@ -32,6 +32,8 @@ MOST_NODES = 200
 """Of a run, that are read."""
 LOOK_S, REST = 2.0, 10
 """How its nodes are is read again after so many seconds, and after so many times as long as reading it took."""
+SLICE_S = 0.5
+"""So long a look reads on in the rounds before those that watching begins with."""
 DRAW_S = 1.0
 """A frame of the live table is made again after so many seconds, and after `REST` times as long as making it took."""
 
@@ -75,7 +77,11 @@ def view_for(connection: Connection, *, as_json: bool = False, no_color: bool = 
     if not sys.stdout.isatty():
         return PlainLines()
     verdicts = Verdicts()
-    return LiveTable(lambda run: nodes_of(connection, run, verdicts, MOST_NODES), no_color=no_color)
+
+    def earlier(run: Run) -> Read:
+        return lambda after, limit, newest: connection.rounds(run, after=after, limit=limit, newest=newest)
+
+    return LiveTable(lambda run: nodes_of(connection, run, verdicts, MOST_NODES), earlier, no_color=no_color)
 
 
 class _Quiet:
@@ -139,7 +145,7 @@ class PlainLines(_Quiet):
         if state not in (self._state, self._waited):
             self._state = state
             self._waited = state if change.run.reason else self._waited
-            self._write(f"run {change.run.run} ({change.run.name}) {state}")
+            self._write(f"run {change.run.run} ({change.run.full_name}) {state}")
 
     def _round(self, item: Round, name: str) -> None:
         shown = self._ended.get((item.round, item.attempt))
@@ -182,17 +188,25 @@ class LiveTable:
 
     Args:
         read: Reads what the changes do not say of a run's nodes; None: nobody does.
+        earlier: What reads rounds of a run: those before the newest, with which the changes begin, and those that
+            passed while the coordinator could not be heard; None: nobody does.
         no_color: Draw without colours.
     """
 
-    def __init__(self, read: Callable[[Run], RunNodes] | None = None, *, no_color: bool = False) -> None:
-        self._read, self._due = read, 0.0
+    def __init__(
+        self,
+        read: Callable[[Run], RunNodes] | None = None,
+        earlier: Callable[[Run], Read] | None = None,
+        *,
+        no_color: bool = False,
+    ) -> None:
+        self._read, self._earlier, self._due = read, earlier, 0.0
         self._lock = threading.Lock()
         """The screen is drawn by a thread of its own."""
         self._history = History()
         self._rounds: dict[int, Round] = {}
         self._change: Change | None = None
-        self._nodes, self._away, self._unread = RunNodes(), "", ""
+        self._nodes, self._away, self._unread, self._behind = RunNodes(), "", "", ""
         self._frame, self._stale_at = Stack(Text("waiting for the coordinator")), 0.0
         self._console = tables.console(no_color=no_color)
         self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=8, transient=False)
@@ -210,24 +224,36 @@ class LiveTable:
 
     def update(self, change: Change) -> None:
         """Draw a change."""
-        self._look(change.run)
         with self._lock:
             rounds = self._rounds | {item.round: item for item in change.rounds}
             self._rounds = {number: rounds[number] for number in sorted(rounds)[-run_screen.SHOWN_ROUNDS :]}
             self._history.add(change.rounds)
+        self._look(change.run)
+        with self._lock:
             self._change, self._away = change, ""
 
     def _look(self, run: Run) -> None:
-        """Read how its nodes are, unless that was done a moment ago."""
+        """Read how its nodes are, and earlier rounds, unless that was done a moment ago."""
         began = time.monotonic()
         if self._read is None or (began < self._due and not run.ended):
             return
         try:
             self._nodes, self._unread = self._read(run), ""
+            self._read_earlier(run)
         except CoveyError as error:
             self._unread = f"how its nodes are cannot be read: {error}"
         now = time.monotonic()
         self._due = now + max(LOOK_S, REST * (now - began))
+
+    def _read_earlier(self, run: Run) -> None:
+        """Read on in the rounds that the changes did not tell of."""
+        history = self._history
+        if self._earlier is None or run.unit == "steps" or history.is_whole:
+            return
+        with self._lock:
+            history.read_on(self._earlier(run), ended=False, until=time.monotonic() + SLICE_S)
+            known = f"{history.known:,} of {history.newest:,}"
+        self._behind = "" if history.is_whole else f"reading the record: {known} {run.unit}"
 
     def lost(self, error: Unreachable) -> None:
         """Draw that the coordinator is away."""
@@ -244,7 +270,7 @@ class LiveTable:
             return self._frame
 
     def _made(self, change: Change) -> Stack:
-        trouble = [text for text in (self._away, self._unread) if text]
+        trouble = [text for text in (self._away, self._unread, self._behind) if text]
         rounds = list(self._rounds.values())
         shown = run_screen.Seen(
             change.run, self._history, rounds, change.nodes, change.nodes_count, self._nodes, trouble

@@ -15,6 +15,7 @@ from covey.cli.views.node_tables import admin_table, node_details, node_table, t
 from covey.cli.views.times import when
 from covey.cli.views.words import STYLES, adversary_text, amount, number, span, state_text
 from covey.client.values import Contribution, NodeProgress, Round, RoundDetail, Run
+from covey.metrics import NODES
 
 __all__ = [
     "SHORT",
@@ -41,7 +42,7 @@ __all__ = [
     "token_table",
     "when",
 ]
-MAIN_METRICS = ("accuracy", "loss", "nodes/accuracy", "nodes/loss")
+MAIN_METRICS = ("accuracy", "loss", f"{NODES}accuracy", f"{NODES}loss")
 
 
 def metric_names(rounds: Iterable[Round]) -> list[str]:

@@ -10,12 +10,8 @@ from covey.client.models.best import less_is_better
 from covey.client.reading.names import RunName
 from covey.client.values import Node, RoundDetail, Run, Update
 from covey.errors import NotFound
-from covey.metrics import ALONE, counted, missing, ratios
+from covey.metrics import ALONE, EVALUATED, NODES, counted, missing, ratios
 
-PREFIX = "evaluation/"
-"""Before the names of metrics that a node measured, in its update."""
-OF_NODES = "nodes/"
-"""Before those that were made of all nodes' in a version's."""
 Numbers = Mapping[str, float]
 
 
@@ -108,7 +104,9 @@ def evaluation_in(runs: Runs, run: RunName) -> Evaluation:
     shown = runs.run(run)
     section = shown.spec.get("evaluation", {})
     if not section.get("only"):
-        raise NotFound(f"run {shown.name} trains; covey run evaluate {shown.name} evaluates its model on the nodes")
+        raise NotFound(
+            f"run {shown.full_name} trains; covey run evaluate {shown.full_name} evaluates its model on the nodes"
+        )
     answers = _answers(runs, shown)
     nodes = [_node(update) for _, update in sorted(answers.items())]
     selected = section.get("nodes", ())
@@ -116,7 +114,7 @@ def evaluation_in(runs: Runs, run: RunName) -> Evaluation:
     nodes.sort(key=lambda node: (node.verdict != "accepted", node.node))
     measured = sorted({name for node in nodes for name in node.metrics})
     wanted = str(section.get("metric", ""))
-    of_nodes = {n.removeprefix(OF_NODES): v for n, v in shown.metrics.items() if n.startswith(OF_NODES)}
+    of_nodes = {n.removeprefix(NODES): v for n, v in shown.metrics.items() if n.startswith(NODES)}
     return Evaluation(
         shown,
         wanted if wanted in measured or not measured else measured[0],
@@ -124,7 +122,7 @@ def evaluation_in(runs: Runs, run: RunName) -> Evaluation:
         {name: value for name, value in of_nodes.items() if not name.startswith(ALONE)},
         {name.removeprefix(ALONE): value for name, value in of_nodes.items() if name.startswith(ALONE)},
         _means([node.gains for node in nodes]),
-        {name: value for name, value in shown.metrics.items() if not name.startswith(OF_NODES)},
+        {name: value for name, value in shown.metrics.items() if not name.startswith(NODES)},
     )
 
 
@@ -139,7 +137,9 @@ def _node(update: Update) -> NodeEvaluation:
     if update.verdict != "accepted":
         return NodeEvaluation(update.node, update.verdict, update.reason)
     measured = {**update.metrics, **update.missing}
-    values = ratios({name.removeprefix(PREFIX): value for name, value in measured.items() if name.startswith(PREFIX)})
+    values = ratios(
+        {name.removeprefix(EVALUATED): value for name, value in measured.items() if name.startswith(EVALUATED)}
+    )
     metrics = {name: value for name, value in counted(values).items() if not name.startswith(ALONE)}
     alone = {name.removeprefix(ALONE): value for name, value in counted(values).items() if name.startswith(ALONE)}
     gains = {name: metrics[name] - alone[name] for name in metrics if name in alone}

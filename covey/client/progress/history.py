@@ -1,4 +1,4 @@
-"""The curves of a run: its rounds' points, read a slice at a time, and thinned to what a picture can show."""
+"""The curves of a run: its rounds' points, read a slice at a time, bounded, and thinned to what a picture can show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Literal, NamedTuple
 
 from covey.client.values import Round
@@ -19,6 +19,10 @@ RECENT = 64
 Read = Callable[[int, int, bool], Sequence[Round]]
 """Rounds after a number, so many at most, the first or the newest of them; in order."""
 SETTLED = ("committed", "failed", "decided")
+MOST_POINTS, EXACT = 8_000, 1_500
+"""Points that are kept, about; the newest so many are never thinned (changes begin with the newest 1,000)."""
+MOST_EXTREMES = 50
+"""Metrics whose extremes are kept; of more those that people look for first."""
 
 
 class Point(NamedTuple):
@@ -29,14 +33,18 @@ class Point(NamedTuple):
     bytes: int
     """That it took, in both directions."""
     received: int
-    """Of these, updates that came in."""
+    """Of these, updates that came in; 0 before it is committed."""
     metrics: dict[str, float]
+    left_out: tuple[int, int] = (0, 0)
+    """`bytes` and `received` of the rounds before it whose points are kept no more."""
 
 
 class History:
     """The points of one run's rounds, by number. Used by one thread at a time.
 
-    A long record is read page by page, each in the middle of the widest gap: the whole course is seen early.
+    A long record is read page by page, each in the middle of the widest gap: the whole course is seen early. Of very
+    many rounds the older ones are thinned out: of each stretch the last one stays, and those with the lowest and the
+    highest value of each metric. Sums of bytes stay exact.
     """
 
     def __init__(self) -> None:
@@ -44,6 +52,10 @@ class History:
         self.points: dict[int, Point] = {}
         self.newest = 0
         """The number of the last round that is known."""
+        self._through = 0
+        """All rounds until this one are known, or will be once the pages are read."""
+        self._thinned = self._left_out = 0
+        """Points until this number may be thinned out; how many were."""
         self._pages: list[int] | None = None
         """After which rounds pages are still to be read for the first time, the next one at the end; None: of all."""
         self._open: set[int] = set()
@@ -51,17 +63,60 @@ class History:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it has been read once, as far as is known."""
-        return self._pages == []
+        """Whether all of it is known, as far as is known."""
+        return not self._pages and self._through >= self.newest
+
+    @property
+    def known(self) -> int:
+        """How many rounds are, those that were thinned out included."""
+        return len(self.points) + self._left_out
+
+    @property
+    def received(self) -> int:
+        """Bytes of updates that came in, of rounds that are committed."""
+        return sum(point.received + point.left_out[1] for point in self.points.values())
 
     def add(self, rounds: Iterable[Round]) -> None:
         """Take rounds in; those that are there already in their place."""
+        self._take(item for item in rounds if item.round > self._thinned or item.round in self.points)
+
+    def _take(self, rounds: Iterable[Round]) -> None:
         for item in rounds:
-            values = {name: float(value) for name, value in item.metrics.items() if _is_number(value)}
+            values = {name: number for name, value in item.metrics.items() if (number := number_of(value)) is not None}
             moved = item.bytes_received + item.bytes_sent
-            self.points[item.round] = Point(item.committed_at, moved, item.bytes_received, values)
+            received = item.bytes_received if item.committed_at is not None else 0
+            before = self.points[item.round].left_out if item.round in self.points else (0, 0)
+            self.points[item.round] = Point(item.committed_at, moved, received, values, before)
             self.newest = max(self.newest, item.round)
             (self._open.discard if item.state in SETTLED else self._open.add)(item.round)
+        while self._through + 1 in self.points:
+            self._through += 1
+        if len(self.points) > MOST_POINTS:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Thin out all but the newest and those that are open, evenly along the run."""
+        names = self.names()[:MOST_EXTREMES]
+        self._thinned = max(self._thinned, self._through - EXACT)
+        width = max(1, self._thinned * 2 * (2 * len(names) + 1) // MOST_POINTS)
+        old = sorted(number for number in self.points if number <= self._thinned and number not in self._open)
+        for _, stretch in groupby(old, lambda number: (number - 1) // width):
+            self._thin_stretch(list(stretch), names)
+
+    def _thin_stretch(self, numbers: list[int], names: Sequence[str]) -> None:
+        last, points = numbers[-1], self.points
+        kept = {last}
+        for name in names:
+            having = [number for number in numbers if name in points[number].metrics]
+            if having:
+                values = {number: points[number].metrics[name] for number in having}
+                kept |= {min(having, key=values.__getitem__), max(having, key=values.__getitem__)}
+        moved, received = points[last].left_out
+        for number in set(numbers) - kept:
+            point = points.pop(number)
+            moved, received = moved + point.bytes + point.left_out[0], received + point.received + point.left_out[1]
+            self._left_out += 1
+        points[last] = points[last]._replace(left_out=(moved, received))
 
     def read_on(self, read: Read, *, ended: bool, until: float) -> None:
         """Read what is new, at most until a moment of `time.monotonic`.
@@ -73,9 +128,11 @@ class History:
         """
         if self._pages is None:
             self.add(read(0, 1, True))
+            self._through = self.newest
             self._pages = [page * PAGE for page in reversed(widest_first(-(-self.newest // PAGE)))]
         while self._pages:
-            self.add(read(self._pages.pop(), PAGE, False))
+            after = self._pages.pop()
+            self._take(item for item in read(after, PAGE, False) if item.round <= after + PAGE)
             if self._pages and time.monotonic() >= until:
                 return
         if not self._has_ended:
@@ -89,11 +146,12 @@ class History:
         Returns:
             After which round there may be more, where time was up; None: all of it was read.
         """
-        first = min(self._open, default=self.newest)
-        after = max(0, self.newest - PAGE + 1, min(first - 1, self.newest - RECENT))
+        first = min(self._open, default=self._through)
+        after = max(0, self._through - PAGE + 1, min(first - 1, self._through - RECENT))
         while True:
             page = read(after, PAGE, False)
             self.add(page)
+            self._through = max(self._through, page[-1].round if page else 0)
             if len(page) < PAGE:
                 return None
             after = page[-1].round
@@ -115,7 +173,7 @@ class History:
             most: Points.
         """
         points = sorted(self.points.items())
-        carried = accumulate(point.bytes for _, point in points)
+        carried = accumulate(point.bytes + point.left_out[0] for _, point in points)
         xs, ys = list[float](), list[float]()
         for (number, point), whole in zip(points, carried, strict=True):
             y = float(whole) if name == "bytes" else point.metrics.get(name)
@@ -126,8 +184,10 @@ class History:
         return thinned(xs, ys, most)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def number_of(value: object) -> float | None:
+    """A finite number; None: it is something else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def thinned(xs: Sequence[float], ys: Sequence[float], most: int) -> tuple[list[float], list[float]]:

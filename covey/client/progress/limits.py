@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from covey.client.progress.history import History
+from covey.client.progress.history import History, number_of
 from covey.client.values import Run
 from covey.machines.stopping import Distance, Stopping, StopRules
-from covey.metrics import DELTA, EPSILON, SIMULATED_EPSILON
-
-NODES = "nodes/"
-"""Before the name of a metric that the nodes measured."""
+from covey.metrics import DELTA, EPSILON, NODES, SIMULATED_EPSILON
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ def privacy_of(run: Run) -> PrivacySpent | None:
         return None
     is_simulated = EPSILON not in run.metrics and SIMULATED_EPSILON in run.metrics
     budget = _section(run, "stop").get("epsilon")
-    return PrivacySpent(_number(spent), _number(run.metrics.get(DELTA)), _number(budget), is_simulated)
+    return PrivacySpent(number_of(spent), number_of(run.metrics.get(DELTA)), number_of(budget), is_simulated)
 
 
 def distances_of(run: Run, history: History, now: float) -> list[Distance]:
@@ -48,31 +44,25 @@ def distances_of(run: Run, history: History, now: float) -> list[Distance]:
         now: In Unix seconds.
     """
     stop, evaluation = _section(run, "stop"), _section(run, "evaluation")
-    time_s, patience, sent_bytes = (_number(stop.get(name)) for name in ("time_s", "patience", "bytes"))
-    target, is_whole = _number(stop.get("target")), len(history.points) >= history.newest
+    time_s, patience, sent_bytes = (number_of(stop.get(name)) for name in ("time_s", "patience", "bytes"))
+    target, is_whole = number_of(stop.get("target")), history.is_whole
     name = str(evaluation.get("metric", ""))
     rules = StopRules(
         metric=name if any(name in point.metrics for point in history.points.values()) else NODES + name,
         goal="min" if evaluation.get("goal") == "min" else "max",
         target=target if is_whole else None,
         patience=int(patience) if patience is not None and is_whole else None,
-        min_delta=_number(stop.get("min_delta")) or 0.0,
+        min_delta=number_of(stop.get("min_delta")) or 0.0,
         ends_at=None if time_s is None else (run.started_at or now) + time_s,
         time_s=time_s or 0.0,
         sent_bytes=int(sent_bytes) if sent_bytes is not None and is_whole else None,
     )
     points = [point for _, point in sorted(history.points.items())]
     values = [(0, point.metrics[rules.metric]) for point in points if rules.metric in point.metrics]
-    sent = sum(point.received for point in points if point.at is not None)
-    return Stopping(rules, values, sent).distances(now)
+    return Stopping(rules, values, history.received).distances(now)
 
 
 def _section(run: Run, name: str) -> Mapping[str, Any]:
     """Of its specification, as a coordinator of another version may have it."""
     section = run.spec.get(name)
     return section if isinstance(section, Mapping) else {}
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None  # type: ignore[arg-type]

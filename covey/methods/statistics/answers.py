@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covey.errors import TaskError
-from covey.figures import FiguresForm
+from covey.figures import LARGEST, FiguresForm
 from covey.methods.statistics.hiding import HIDDEN, tells_too_much, with_hidden
 
 FIELDS = 6
 """Numbers of a column before its cells: weight, missing, mean, m2, low, high."""
 MOST = 2.0**40
 """No node has more examples."""
-LARGEST = 1e100
 NARROWEST = 1e-100
 """No range of two values is narrower: it could not be cut."""
 STEPS = 16

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,25 +36,34 @@ Json = dict[str, Any]
 Counts = NDArray[np.int64]
 
 
-def report_of(task: Task, dataset: Dataset[Any], bins: int) -> Json:
+class Examples(NamedTuple):
+    """A node's training examples as its task describes them."""
+
+    size: int
+    table: Table
+    labels: Counts | None
+    """int64 `[size]`; None: the task says of none."""
+
+
+def examples_of(task: Task, dataset: Dataset[Any]) -> Examples:
+    """Ask the task once for columns and labels: either may take long."""
+    labels = task.labels(dataset)
+    shown = None if labels is None else labels.cpu().numpy().astype(np.int64)
+    return Examples(size_of(dataset), table_of(task, dataset) or {}, shown)
+
+
+def report_of(examples: Examples, bins: int) -> Json:
     """All that a node's operator sees: each column's kind, numbers, range, quantiles and histogram, and the labels'.
 
     Args:
-        task: Names columns and labels.
-        dataset: The node's training examples.
+        examples: The node's.
         bins: Of each histogram.
     """
-    table, labels = table_of(task, dataset) or {}, _labels(task, dataset)
     return {
-        "examples": size_of(dataset),
-        "columns": [_column(name, values, bins) for name, values in table.items()],
-        "labels": None if labels is None else _by_label(labels),
+        "examples": examples.size,
+        "columns": [_column(name, values, bins) for name, values in examples.table.items()],
+        "labels": None if examples.labels is None else _by_label(examples.labels),
     }
-
-
-def _labels(task: Task, dataset: Dataset[Any]) -> Counts | None:
-    labels = task.labels(dataset)
-    return None if labels is None else labels.cpu().numpy().astype(np.int64)
 
 
 def _by_label(labels: Counts) -> dict[str, int]:
@@ -82,18 +91,17 @@ def _column(name: str, values: NDArray[np.float64], bins: int) -> Json:
     }
 
 
-def shared_of(task: Task, dataset: Dataset[Any], bins: int, k: int) -> Json:
+def shared_of(given: Examples, bins: int, k: int) -> Json:
     """What this node alone would say in a run of method `statistics`; null: hidden.
 
     The bins of a run are those of all nodes' ranges; here they are of this node's own.
 
     Args:
-        task: Names columns and labels.
-        dataset: The node's training examples.
+        given: The node's.
         bins: Of each histogram.
         k: Nothing is said of fewer examples; 0: of none at all.
     """
-    table, labels, examples = table_of(task, dataset) or {}, _labels(task, dataset), size_of(dataset)
+    examples, table, labels = given
     if not k or examples < k:
         return {"min_k": k, "examples": None, "columns": [], "labels": None}
     counts = np.zeros(0, np.int64)
@@ -143,17 +151,17 @@ def stability_index(before: Sequence[float], now: Sequence[float]) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
-def drift_of(before: Json, table: Table, labels: Counts | None) -> list[Json]:
+def drift_of(before: Json, examples: Examples) -> list[Json]:
     """How far the data are from those of an earlier report, by its own bins; missing values are one more cell.
 
     Args:
         before: The earlier report.
-        table: The columns now.
-        labels: The labels now.
+        examples: The node's now.
 
     Raises:
         SpecError: It is no report.
     """
+    table, labels = examples.table, examples.labels
     try:
         rows = [_drifted(column, table.get(column["column"])) for column in before["columns"]]
         if before["labels"] is not None and labels is not None:
@@ -195,13 +203,12 @@ def answered(question: Json) -> Json:
     task = load_task(TaskSection(**question["task"]), allow_path=True)
     with task_errors("the task's data"):
         data = task.train_data(NodeData(question["paths"], question["options"]))
-        dataset = in_memory(data_of(data, method_of(task, "train_data")))
-        report = {"task": question["task"]["name"], **report_of(task, dataset, question["bins"])}
-        if question["shared"]:
-            report["shared"] = shared_of(task, dataset, question["bins"], question["min_k"])
-        if question["against"]:
-            table = table_of(task, dataset) or {}
-            report["drift"] = drift_of(_earlier(Path(question["against"])), table, _labels(task, dataset))
+        examples = examples_of(task, in_memory(data_of(data, method_of(task, "train_data"))))
+    report = {"task": question["task"]["name"], **report_of(examples, question["bins"])}
+    if question["shared"]:
+        report["shared"] = shared_of(examples, question["bins"], question["min_k"])
+    if question["against"]:
+        report["drift"] = drift_of(_earlier(Path(question["against"])), examples)
     return report
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from covey.errors import PolicyError, TaskError
-from covey.figures import DEFAULT_BINS, TOTALS, FiguresForm
+from covey.figures import DEFAULT_BINS, LARGEST, TOTALS, FiguresForm
 from covey.layout import Layout, TensorSpec
 from covey.learning.models.state import tensors_of
 from covey.learning.recipe import PlainRecipe, RecipeContext
@@ -24,7 +24,7 @@ from covey.parts import COLLECT
 ANSWER, GRID = "answer", "grid"
 ROUNDS = 2
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
 
 class StatisticsOptions(PluginOptions):

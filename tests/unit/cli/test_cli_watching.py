@@ -120,6 +120,39 @@ def test_the_live_table_reads_how_its_nodes_are_now_and_then_and_at_the_end(scre
     assert "how its nodes are cannot be read: nobody answers" in text
 
 
+def test_the_live_table_reads_the_rounds_before_those_that_watching_begins_with(screen, monkeypatch):
+    monkeypatch.setattr(run_views, "LOOK_S", 0.0)
+    monkeypatch.setattr(run_views, "SLICE_S", 0.0)
+    monkeypatch.setattr(run_views, "REST", 0)
+    rounds, asked = [committed(number, accuracy=number / 4000) for number in range(1, 2001)], []
+
+    def earlier(run):
+        def read(after, limit, newest):
+            asked.append(after)
+            later = [item for item in rounds if item.round > after]
+            return later[-limit:] if newest else later[:limit]
+
+        return read
+
+    spec = {"stop": {"target": 0.9}, "evaluation": {"metric": "accuracy", "goal": "max"}}
+    run = Run("3f9a", "digits", "rounds", "running", rounds=5000, rounds_committed=2000, spec=spec)
+    with LiveTable(lambda run: RunNodes(), earlier) as view:
+        view.update(Change(run, tuple(rounds[1000:]), ()))
+        view._stale_at = 0.0
+        view._live.refresh()
+        first = screen.export_text()
+        for _ in range(5):
+            view.update(Change(run, (), ()))
+        count = len(asked)
+        view.update(Change(run, (), ()))
+    assert "reading the record: 1,000 of 2,000 rounds" in first
+    assert "target 0.9" not in first  # which needs all of them
+    text = screen.export_text()
+    assert "0.5000, from 0.0003 to 0.5000" in text
+    assert "target 0.9: 0.5000 at best" in text
+    assert (len(asked), asked.count(0) >= 1) == (count, True)  # what is whole is not read again
+
+
 def test_the_live_table_makes_a_frame_now_and_then_and_at_the_end(screen, monkeypatch):
     made, make = list[int](), run_screen.frame
 

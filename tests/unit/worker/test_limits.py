@@ -58,42 +58,39 @@ def test_what_is_allowed_goes_on(limits, run, examples):
     check_limits(limits, run, examples)
 
 
-def test_limits_are_held_against_the_part_that_a_newcomer_takes(tmp_path):
+HOST = Host(torch.device("cpu"))
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A training of the first of two parts."""
+    run = parse_data(
+        {
+            "name": "r",
+            "task": {"name": "tests.unit.worker.worker_tasks:Normed"},
+            "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
+        }
+    ).to_json()
+    base = tmp_path / "base"
+    layout = initial(InitialJob("run", run, base, True), HOST).layout
+    scratch = {part: tmp_path / part for part in ("model", "buffers")}
+    return TrainJob("run", run, layout, 1, 0, 2, base, scratch, allow_path=True)
+
+
+def test_limits_are_held_against_the_part_that_a_newcomer_takes(job):
     """The third node of the roster, where the data are cut into two parts, and the second node is gone."""
-    run = parse_data(
-        {
-            "name": "r",
-            "task": {"name": "tests.unit.worker.worker_tasks:Normed"},
-            "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
-        }
-    ).to_json()
-    host, base = Host(torch.device("cpu")), tmp_path / "base"
-    layout = initial(InitialJob("run", run, base, True), host).layout
-    scratch = {part: tmp_path / part for part in ("model", "buffers")}
-    job = TrainJob("run", run, layout, 1, 2, 2, base, scratch, allow_path=True, limits=TrainLimits(examples=24))
-    assert train(replace(job, part=1), host).examples == 24
+    job = replace(job, limits=TrainLimits(examples=24))
+    assert train(replace(job, part=1), HOST).examples == 24
     with pytest.raises(NoPart, match="into 2 parts, and this is node 3"):
-        train(job, host)
+        train(replace(job, part=2), HOST)
     with pytest.raises(PolicyError, match=r"24 examples; .* fewer than 25"):
-        train(replace(job, part=1, limits=TrainLimits(examples=25)), host)
+        train(replace(job, part=1, limits=TrainLimits(examples=25)), HOST)
 
 
-def test_what_leaves_has_passed_the_operator_s_filters(tmp_path):
-    run = parse_data(
-        {
-            "name": "r",
-            "task": {"name": "tests.unit.worker.worker_tasks:Normed"},
-            "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
-        }
-    ).to_json()
-    host, base = Host(torch.device("cpu")), tmp_path / "base"
-    layout = initial(InitialJob("run", run, base, True), host).layout
-    scratch = {part: tmp_path / part for part in ("model", "buffers")}
-    job = TrainJob("run", run, layout, 1, 0, 2, base, scratch, allow_path=True)
-
+def test_what_leaves_has_passed_the_operator_s_filters(job):
     def sent(*filters):
-        result = train(replace(job, filters=filters), host)
-        return result, {name: path.read_bytes() for name, path in scratch.items()}
+        result = train(replace(job, filters=filters), HOST)
+        return result, {name: path.read_bytes() for name, path in job.scratch.items()}
 
     def norm(content):
         return float(torch.frombuffer(bytearray(content), dtype=torch.float32).norm())

@@ -19,8 +19,8 @@ export function compareView(first, second) {
   const element = el("div", {}, head.element, keys.element, curves.element);
 
   function labels(page) {
-    const twice = page.first.name === page.second.name;
-    return [page.first, page.second].map((run) => (twice ? `${run.name} (${run.run})` : run.name));
+    const twice = page.first.full_name === page.second.full_name;
+    return [page.first, page.second].map((run) => (twice ? `${run.full_name} (${run.run})` : run.full_name));
   }
 
   async function refresh() {
@@ -51,7 +51,7 @@ const runTable = (runs) =>
   table(
     "the two runs",
     [["run"], ["state"], ["progress"], ["metrics"], ["model"]],
-    runs.map((run) => [link(run.name, "run", run.run), badge(run.state), progress(run.done, run.whole, run.unit), metricsLine(run.metrics, 6), el("code", {}, run.model_sha256.slice(0, 16))]),
+    runs.map((run) => [link(run.full_name, "run", run.run), badge(run.state), progress(run.done, run.whole, run.unit), metricsLine(run.metrics, 6), el("code", {}, run.model_sha256.slice(0, 16))]),
   );
 
 const keyTable = (differences, labels) =>

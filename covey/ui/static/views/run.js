@@ -101,7 +101,7 @@ function compareWith(run) {
   return opened("Compare with another run", () => get("/api/runs", { limit: 100 }), ({ runs }) => {
     const others = runs.filter((other) => other.run !== run);
     if (others.length === 0) return el("p", { class: "empty" }, "there is no other run");
-    return el("ul", {}, others.map((other) => el("li", {}, el("a", { href: address("compare", run, other.run) }, `${other.name} (${other.run}, ${other.state})`))));
+    return el("ul", {}, others.map((other) => el("li", {}, el("a", { href: address("compare", run, other.run) }, `${other.full_name} (${other.run}, ${other.state})`))));
   }).element;
 }
 
@@ -141,7 +141,7 @@ export function runView(run) {
     }
   }
 
-  function continuing({ name, unit }) {
+  function continuing({ full_name: name, unit }) {
     const count = el("input", { type: "number", min: "1", value: "10", "aria-label": `${unit} more`, "data-key": "more" });
     async function goOn() {
       if (!(await confirmed(`Queue a new run that begins with the newest model of ${name}, of ${count.value} ${unit}?`, "Continue"))) return;
@@ -157,10 +157,10 @@ export function runView(run) {
     roster = page.run.roster.map((name) => [name, name]);
     if (page.run.roster_size > roster.length) roster.push(["", `of the other nodes: covey run logs ${run} --node NODE`]);
     if (curves === null) assemble(page.coordinated);
-    title.textContent = page.run.name;
-    document.title = `${page.run.name}: ${page.run.state} - Covey`;
+    title.textContent = page.run.full_name;
+    document.title = `${page.run.full_name}: ${page.run.state} - Covey`;
     fill(head, [page.run, page.privacy, Math.floor(page.now / 5)], () => runFacts(page));
-    fill(actions, ended, () => (ended ? (page.coordinated ? continuing(page.run) : null) : button("Stop the run", () => stop(page.run.name), "danger")));
+    fill(actions, ended, () => (ended ? (page.coordinated ? continuing(page.run) : null) : button("Stop the run", () => stop(page.run.full_name), "danger")));
     await exchange.refresh(working);
     // Of a run that has ended nothing new comes: its curves are read until they are whole.
     const again = isDrawn ? 0 : await curves.refresh();

@@ -45,7 +45,7 @@ const runsTable = (name, runs, now) =>
     name,
     COLUMNS,
     runs.map((run) => [
-      link(run.name, "run", run.run),
+      link(run.full_name, "run", run.run),
       badge(run.state),
       progress(run.done, run.whole, run.unit),
       run.mode,

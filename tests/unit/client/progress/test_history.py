@@ -1,46 +1,17 @@
-"""Curves of a run: read in slices, kept up to date, thinned without hiding a spike."""
+"""Curves of a run: read in slices, kept up to date, bounded, thinned without hiding a spike."""
 
 from __future__ import annotations
 
 import math
-import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covey.client.progress.history import PAGE, History, thinned, widest_first
-from covey.client.values import Round, Run
-from covey.ui.histories import KEPT, MOST_CURVES, Histories, charts
-
-RUN = Run("id", "name", "rounds", "running", started_at=100.0)
-
-
-def rounds(first, last, **values):
-    return [
-        Round(
-            n, "committed", committed_at=100.0 + n, bytes_received=10, bytes_sent=5, metrics={"loss": 1.0 / n}, **values
-        )
-        for n in range(first, last + 1)
-    ]
-
-
-class Record:
-    """Rounds that are read; notes which pages."""
-
-    def __init__(self, last):
-        self.rounds, self.asked = rounds(1, last), []
-
-    def read(self, after, limit, newest):
-        later = [item for item in self.rounds if item.round > after]
-        if newest:
-            return later[-limit:]
-        self.asked.append(after)
-        return later[:limit]
-
-
-def read_on(history, record, *, ended=False, seconds=60.0):
-    history.read_on(record.read, ended=ended, until=time.monotonic() + seconds)
+from covey.client.progress.history import EXACT, MOST_POINTS, PAGE, History, thinned, widest_first
+from covey.client.values import Round
+from tests.unit.client.progress.read_rounds import Record, read_on, rounds
 
 
 def test_a_long_record_is_read_a_slice_at_a_time_the_widest_gap_first():
@@ -49,13 +20,10 @@ def test_a_long_record_is_read_a_slice_at_a_time_the_widest_gap_first():
     assert (history.newest, history.is_whole, record.asked, len(history.points)) == (1507, False, [3 * PAGE], 7)
     read_on(history, record, seconds=0.0)
     assert record.asked == [3 * PAGE, 0]
-    drawn = charts(history, RUN, "bytes", [], 10)
-    assert [chart["name"] for chart in drawn["charts"]] == ["loss"]  # what lies in between is no number of bytes
-    assert (drawn["charts"][0]["series"][0]["x"][-1], drawn["read"], drawn["of"]) == (1507.0, PAGE + 7, 1507)
+    assert (history.curve("loss", "rounds", 0.0, 10)[0][-1], history.known) == (1507.0, PAGE + 7)
     read_on(history, record)
     assert (history.is_whole, len(history.points)) == (True, 1507)
     assert record.asked[:4] == [3 * PAGE, 0, 2 * PAGE, PAGE]
-    assert [chart["name"] for chart in charts(history, RUN, "bytes", [], 10)["charts"]] == ["loss", "bytes"]
 
 
 @given(st.integers(0, 300))
@@ -112,7 +80,7 @@ def test_what_came_while_nobody_looked_is_read_to_the_end(growth):
         if history.is_whole:
             break
         read_on(history, record, ended=True, seconds=0.0)
-    assert (history.is_whole, history.newest, len(history.points)) == (True, 1000 + growth, 1000 + growth)
+    assert (history.is_whole, history.newest, history.known) == (True, 1000 + growth, 1000 + growth)
 
 
 def test_a_record_that_grows_while_it_is_read_for_the_first_time_is_read_to_its_end():
@@ -140,35 +108,6 @@ def test_curves_over_rounds_seconds_and_bytes():
     assert history.curve("bytes", "seconds", 100.0, 10)[0] == [1.0, 2.0, 3.0]
 
 
-def test_the_page_gets_what_it_wants_or_what_is_usual():
-    history, record = History(), Record(0)
-    record.rounds = [Round(1, "committed", metrics={"b": 1.0, "accuracy": 0.5, "a/loss": 2.0, "c": 3.0})]
-    read_on(history, record)
-    drawn = charts(history, RUN, "rounds", [], 10)
-    assert drawn["names"] == ["a/loss", "accuracy", "b", "c", "bytes"]
-    assert [chart["name"] for chart in drawn["charts"]] == ["a/loss", "accuracy", "bytes"]
-    assert [chart["name"] for chart in charts(history, RUN, "rounds", ["c", "nothing"], 10)["charts"]] == ["c"]
-
-
-def test_of_very_many_metrics_the_first_curves_are_drawn_and_all_are_named():
-    history, record = History(), Record(0)
-    record.rounds = [Round(1, "committed", metrics={f"{number:02}/loss": 1.0 for number in range(MOST_CURVES + 5)})]
-    read_on(history, record)
-    for wanted in ([], history.names()):
-        drawn = charts(history, RUN, "rounds", wanted, 10)
-        assert (len(drawn["charts"]), len(drawn["names"])) == (MOST_CURVES, MOST_CURVES + 6)
-
-
-def test_a_record_in_part_has_no_bytes_and_says_what_it_is_drawn_over():
-    history, record = History(), Record(PAGE * 3)
-    read_on(history, record, seconds=0.0)
-    drawn = charts(history, RUN, "bytes", [], 10)
-    assert (drawn["is_whole"], drawn["over"]) == (False, "rounds")
-    assert [chart["name"] for chart in drawn["charts"]] == ["loss"]
-    assert drawn["charts"][0]["series"][0]["x"][0] == PAGE * 2 + 1
-    assert charts(history, RUN, "seconds", [], 10)["over"] == "seconds"
-
-
 @given(
     ys=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=300),
     most=st.integers(min_value=4, max_value=60),
@@ -184,27 +123,46 @@ def test_a_thinned_curve_has_its_ends_its_lowest_and_its_highest(ys, most):
         assert (min(values), max(values)) == (min(ys), max(ys))
 
 
-def test_only_so_many_runs_are_kept(source, recorder):
-    histories = Histories(source)
-    for number in range(KEPT + 2):
-        recorder.run(f"run-{number}", rounds=1)
-        run = source.ask(lambda c, number=number: c.run(f"run-{number}"))
-        first = histories.of(run)
-        assert (first.newest, histories.of(run) is first) == (1, True)
-    run = source.ask(lambda c: c.run("run-0"))
-    assert histories.of(run).newest == 1
-    assert len(histories._kept) == KEPT
-
-
-def test_a_history_of_another_run_is_another_one(source, recorder):
-    histories = Histories(source)
-    recorder.run("one", rounds=3)
-    recorder.run("two", rounds=1)
-    one, two = (source.ask(lambda c, name=name: c.run(name)) for name in ("one", "two"))
-    assert (histories.of(one).newest, histories.of(two).newest) == (3, 1)
-
-
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_short_curve_stays_as_it_is(count):
     xs = [float(x) for x in range(count)]
     assert thinned(xs, xs, 5) == (xs, xs)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_of_very_many_rounds_a_bounded_number_of_points_is_kept_with_extremes_and_sums(is_told):
+    count, spikes = 2 * MOST_POINTS, {17: -5.0, 5_001: 40.0, 9_000: -7.0}
+    history, record = History(), Record(0)
+    record.rounds = [
+        Round(number, "decided", committed_at=100.0 + number, bytes_received=10, bytes_sent=5, metrics=metrics)
+        for number in range(1, count + 1)
+        for metrics in ({"loss": spikes.get(number, 1.0), "late": float(number)},)
+    ]
+    most = 0
+    for first in range(0, count if is_told else 0, PAGE):
+        history.add(record.rounds[first : first + PAGE])
+        most = max(most, len(history.points))
+    for _ in range(0 if is_told else count // PAGE):
+        read_on(history, record, seconds=0.0)
+        most = max(most, len(history.points))
+    assert (history.known, history.newest, history.is_whole, most <= MOST_POINTS + PAGE) == (count, count, True, True)
+    assert [history.points[number].metrics["loss"] for number in spikes] == [*spikes.values()]
+    assert set(range(count - EXACT + 1, count + 1)) <= history.points.keys()
+    assert history.received == 10 * count
+    over, moved = history.curve("bytes", "bytes", 0.0, 10)
+    assert (over[-1], moved[-1]) == (15.0 * count, 15.0 * count)
+    old = sorted(number for number in history.points if number <= count - EXACT)
+    assert max(b - a for a, b in pairwise(old)) < 100  # evenly
+    before = history.known, len(history.points), history.received
+    history.add(record.rounds[100:110])  # told once more, as after the coordinator was away
+    assert (history.known, len(history.points), history.received) == before
+
+
+def test_what_was_not_told_between_two_moments_is_read():
+    history, record = History(), Record(3 * PAGE)
+    history.add(record.rounds[:PAGE])
+    assert history.is_whole
+    history.add(record.rounds[-100:])
+    assert not history.is_whole
+    read_on(history, record)
+    assert (history.is_whole, history.known) == (True, 3 * PAGE)
