@@ -47,10 +47,10 @@ class FinishedSweep:
         Raises:
             NotFound: No trial has a value.
         """
-        found = next((trial for trial in self.results.trials if trial.value is not None), None)
-        if found is None:
+        best = next((trial for trial in self.results.trials if trial.value is not None), None)
+        if best is None:
             raise NotFound(f"no trial of {self.results.name} has a value; trials() says why")
-        return found
+        return best
 
     def to_frame(self) -> Any:
         """The trials as a `pandas.DataFrame`. Raises ModuleNotFoundError where pandas is not installed."""

@@ -90,16 +90,16 @@ class GossipTrials(CrewTrials):
             raise RunFailed(f"{gone.node} did not come to its end: {gone.reason}")
         known = {**_by_nodes(outcome), **outcome.metrics}
         name = self.sweep.metric
-        found = next((known[each] for each in (name, f"nodes/{name}") if each in known), None)
-        if found is None and known:
+        value = next((known[each] for each in (name, f"nodes/{name}") if each in known), None)
+        if value is None and known:
             raise SpecError(
                 f"sweep.metric: no evaluation gives a metric {name!r}; there are: {', '.join(sorted(known))}"
             )
-        if found is None:
+        if value is None:
             raise RunFailed(f"{name} has no value: the task has no central data to evaluate models on")
-        if not math.isfinite(found):
-            raise RunFailed(f"{name} is {found}")
-        return found
+        if not math.isfinite(value):
+            raise RunFailed(f"{name} is {value}")
+        return value
 
     def _folder_at(self, trial: int, seed: int, rung: int) -> Path:
         return self.folder_of(trial, seed) / f"g{rung}" if self.sweep.is_population else self.folder_of(trial, seed)

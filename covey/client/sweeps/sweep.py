@@ -227,10 +227,10 @@ def _require_possible(sweep: Sweep) -> None:
 
 def _require_rungs(sweep: Sweep) -> None:
     spec, ends, prune = sweep.spec, sweep.rungs, sweep.section.prune
-    if spec.mode == "async":
+    if spec.facts.coordinated and not spec.facts.synchronous:
         raise SpecError(
-            'sweep.prune: a run of mode "async" ends after so many updates, and is evaluated by version; how many '
-            "versions come of the updates is not known before, so there are no rungs: leave [sweep.prune] out"
+            f'sweep.prune: a run of mode "{spec.mode}" ends after so many {spec.facts.unit}, and is evaluated by '
+            "version; how many versions come of them is not known before, so there are no rungs: leave it out"
         )
     if not spec.facts.coordinated and isinstance(prune, Halving):
         raise SpecError(

@@ -106,7 +106,7 @@ def test_the_longest_name_of_a_run_is_checked(tmp_path):
     ("mode", "text"),
     [
         ("gossip", "has its value at its end only: nobody can give it up at a rung"),
-        ("async", "how many versions come of the updates is not known before"),
+        ("async", "how many versions come of them is not known before"),
     ],
 )
 def test_runs_without_rounds_have_no_rungs(tmp_path, mode, text):
