@@ -47,6 +47,8 @@ class Study(_File):
     """They submit and look at its runs."""
     auditors: tuple[str, ...] = ()
     """They look at its runs."""
+    max_runs: int | None = Field(default=None, ge=1, le=16)
+    """How many of its runs work at once; None: as many as the coordinator takes."""
 
     @model_validator(mode="after")
     def _one_role_each(self) -> Study:

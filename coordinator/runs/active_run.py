@@ -257,7 +257,7 @@ class ActiveRun:
         self.services.nodes.send(node, evaluation_assignment(self.run, base, data, self._index(node), inputs))
 
     async def _report(self, reason: str) -> None:
-        self.facts.waiting = bool(reason)
+        self.facts.waiting, self.facts.lacks_place = reason not in ("", pr.NO_PLACE), reason == pr.NO_PLACE
         if reason:
             self.log.info("waiting", reason=reason)
         await self.persist(self.record.set_reason, self.run.run, reason)

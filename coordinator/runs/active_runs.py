@@ -8,7 +8,7 @@ from covey.artifact import Artifact
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import RunFacts
 from covey.machines.places import Places, Room
-from covey.machines.protocol import NodeJoined, NodeLost, NodeRemoved
+from covey.machines.protocol import NodeJoined, NodeLost, NodeRemoved, PlaceChanged
 
 
 class ActiveRuns:
@@ -21,6 +21,8 @@ class ActiveRuns:
         """What is shown of the last run that ended."""
         self.places = Places()
         """Which of them works with which node."""
+        self._aside: set[str] = set()
+        """Those that were told that others have their places."""
 
     def of(self, run: str) -> ActiveRun | None:
         """A run by its id, if it is active."""
@@ -46,6 +48,7 @@ class ActiveRuns:
         """A node is connected, with room for some runs: these are told (`now` is the machines' time)."""
         for run in self.places.joined(node, room):
             self.active[run].post(NodeLost(node, now))
+        self.tell_places(now)
         self._post_of(node, NodeJoined(node, now))
 
     def lost(self, node: str, now: float) -> None:
@@ -63,11 +66,19 @@ class ActiveRuns:
         self.places.gone(node)
         self.post_all(NodeRemoved(node, now))
 
-    def settle(self, now: float) -> None:
-        """Give places on nodes that came free to runs that lack them, and tell these."""
-        for run, node in self.places.settle():
+    def settle(self, now: float, *, left_over: bool = False) -> None:
+        """Give places that came free to runs that lack them, and tell these; `left_over`: none can begin instead."""
+        for run, node in self.places.settle(left_over=left_over):
             if (active := self.active.get(run)) is not None:
                 active.post(NodeJoined(node, now))
+        self.tell_places(now)
+
+    def tell_places(self, now: float) -> None:
+        """Tell runs whose places others have now, and those that have theirs again."""
+        for run in self._aside ^ self.places.aside:
+            if (active := self.active.get(run)) is not None:
+                active.driver.post(PlaceChanged(run not in self.places.aside, now))  # no sign of life of the run
+        self._aside = set(self.places.aside)
 
     def _post_of(self, node: str, event: NodeJoined | NodeLost) -> None:
         for run, active in self.active.items():

@@ -48,6 +48,8 @@ class RunFacts:
     decided: int = 0
     """Updates that were decided on, where these are counted."""
     waiting: bool = False
+    lacks_place: bool = False
+    """Whether it could open something, but for its places, which other runs have."""
     values: dict[str, float] = field(default_factory=dict)
     """The newest known value of every metric."""
 

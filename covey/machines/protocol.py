@@ -19,6 +19,9 @@ Without an update: `declined` (the node said so), `lost` (it has no connection),
 NO_UPDATE: tuple[Verdict, ...] = ("declined", "lost", "late")
 """Verdicts of those that sent nothing; a later update takes their place."""
 
+NO_PLACE = "waits for its places, which other runs have now"
+"""What a run reports that could open something if it had a place."""
+
 # -- events ---------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +129,14 @@ class PauseChanged:
 
 
 @dataclass(frozen=True)
+class PlaceChanged:
+    """Other runs have this one's places, or it has them again: without, it opens nothing new."""
+
+    has_place: bool
+    now: float
+
+
+@dataclass(frozen=True)
 class StopRequested:
     """The operator stops the run."""
 
@@ -145,6 +156,7 @@ SharedEvent = (
     | Evaluated
     | NodeEvaluated
     | PauseChanged
+    | PlaceChanged
     | StopRequested
 )
 """What the machines of all modes are told."""

@@ -34,6 +34,7 @@ from covey.coordinator.modes.asynchronous.events import (
 from covey.machines.evaluation import Evaluations, is_due
 from covey.machines.membership import Membership
 from covey.machines.protocol import (
+    NO_PLACE,
     Cancel,
     Evaluated,
     FinishRun,
@@ -44,6 +45,7 @@ from covey.machines.protocol import (
     NodeQueued,
     NodeRemoved,
     PauseChanged,
+    PlaceChanged,
     Report,
     RunState,
     Started,
@@ -111,6 +113,7 @@ class AsyncMachine:
         self._why_stop = ""
         self._pauses: dict[str, _Pause] = {}
         self._paused = self._started = False
+        self._has_place = True
         self._started_at = 0.0
         self._reason = ""
         self._now = 0.0
@@ -200,6 +203,8 @@ class AsyncMachine:
                 self._evaluations.answered(node)
             case PauseChanged(paused=paused):
                 self._paused = paused
+            case PlaceChanged(has_place=has_place):
+                self._has_place = has_place
             case StopRequested(reason=reason):
                 self._stop(reason)
             case Tick() | _:
@@ -292,10 +297,10 @@ class AsyncMachine:
             self._cancel_all("the run has failed")
             self._finish("failed", trouble)
             return
-        self._report(trouble)
-        for node in eligible:
-            if node in self.members.present and self._is_free(node):
-                self._open(node)
+        free = [node for node in eligible if node in self.members.present and self._is_free(node)]
+        self._report(trouble or (NO_PLACE if free and not self._has_place else ""))
+        for node in free if self._has_place else ():
+            self._open(node)
 
     def _trouble(self, eligible: list[str]) -> str:
         """Why nothing comes, if nothing does: nobody is there, or every node refuses its work time and again."""

@@ -65,6 +65,7 @@ class GossipMachine:
         """Whether who takes part is decided; whether the run is in a terminal state."""
         self.committed = 0
         self.paused = False
+        self.has_place = True
         self._is_started = False
         self._began = self._now = 0.0
         self._said = ""
@@ -131,6 +132,8 @@ class GossipMachine:
                 return self._out(node, "declined", reason)
             case pr.PauseChanged(paused=paused):
                 self.paused = paused
+            case pr.PlaceChanged(has_place=has_place):
+                self.has_place = has_place
             case ev.Stated():
                 return self._stated(event)
             case ev.Moved(node=node, now=now):
@@ -227,6 +230,8 @@ class GossipMachine:
             return self._report(f"waiting for nodes: {len(present)} of {policy.min_nodes} are connected")
         if self._now < self._began + policy.gather_s and set(self.members.eligible()) - set(present):
             return self._report("waiting a moment for nodes that may come back")
+        if not self.has_place:
+            return self._report(pr.NO_PLACE)
         self.is_open = True
         self.parts = {node: Member(since=self._now) for node in present}
         self.members.roster = present

@@ -56,6 +56,7 @@ class RoundMachine(OpenRound):
         self._retries = 0
         self._stuck = False
         self._paused = False
+        self._has_place = True
         self._started = False
         self._why_stop = ""
         self._now = 0.0
@@ -135,6 +136,8 @@ class RoundMachine(OpenRound):
                 self._evaluations.answered(node)
             case pr.PauseChanged(paused=paused):
                 self._paused = paused
+            case pr.PlaceChanged(has_place=has_place):
+                self._has_place = has_place
             case pr.StopRequested(reason=reason):
                 self._stop(reason)
             case pr.Tick() | _:
@@ -282,6 +285,9 @@ class RoundMachine(OpenRound):
         eligible = self._eligible()
         if len(eligible) < self.policy.min_nodes or not self.members.present.intersection(eligible):
             self._report(short_text(self.committed + 1, self.policy.min_nodes, eligible, self.members.present))
+            return
+        if not self._has_place:
+            self._report(pr.NO_PLACE)
             return
         self.round, self._retries = self.committed + 1, 0
         self._open(

@@ -31,7 +31,7 @@ class Idleness:
     def of(self, run: ActiveRun) -> bool:
         """Whether a run does nothing now that would keep a place from others."""
         now, operator = self._services.clock(), self._services.operator
-        if operator.paused or operator.draining:  # then none works, and none is to blame
+        if operator.paused or operator.draining or run.facts.lacks_place:  # then it cannot work, and is not to blame
             run.heard_at = now
             self._decided.pop(run, None)
         if not run.is_waiting:

@@ -55,6 +55,7 @@ class Scheduler:
     ) -> None:
         self._services, self._runs, self._take_up, self._max_runs = services, runs, take_up, max_runs
         self._places, self._studies = runs.places, studies
+        self._places.max_runs = max_runs
         self._wanted = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
         self._idleness = Idleness(services)
@@ -108,7 +109,7 @@ class Scheduler:
     @property
     def _room(self) -> tuple[int, str]:
         """How many more runs may be taken up, and why no more: one that does nothing keeps no place from others."""
-        working, taken = len(self._tasks) - len(self._places.idle), len(self._tasks)
+        working, taken = self._places.working, len(self._tasks)
         if (most := MOST_RUNS - taken) < self._max_runs - working:
             return (most, f"waits for a place on the coordinator: {taken} of {MOST_RUNS} runs, idle ones too")
         return self._max_runs - working, f"waits for a place on the coordinator: {working} of {self._max_runs} runs"
@@ -123,15 +124,19 @@ class Scheduler:
         """Note who works, and what others wait for; returns those that may begin now, and how many might."""
         if (known := self._studies.now()) is not self._known:
             self._known, self._is_fresh = known, False
+        places = self._places
+        places.study_runs = {name: study.max_runs for name, study in known.items() if study.max_runs}
         idle = [run for run in self._tasks.values() if self._idleness.of(run)]
-        self._places.idle = frozenset(run.run.run for run in idle)
-        self._places.waiting = frozenset(run.run.run for run in idle if run.is_waiting)
+        places.idle = frozenset(run.run.run for run in idle)
+        places.waiting = frozenset(run.run.run for run in idle if run.is_waiting)
         self._runs.settle(self._services.clock())
         if self._services.operator.draining:
             self._reasons = {}
             return [], 0
         most, full = self._room
-        chosen, self._reasons = self._places.choose(self._waiting.values(), most, full)
+        chosen, self._reasons = places.choose(self._waiting.values(), most, full)
+        if self._is_fresh and not chosen:
+            self._runs.settle(self._services.clock(), left_over=True)
         return chosen, most
 
     async def _start_next(self) -> None:
@@ -190,6 +195,7 @@ class Scheduler:
         log.info("run taken", run=record.run, name=record.name, state=record.state)
         services = replace(self._services, nodes=RunNodes(self._services.nodes, self._places, record.run))
         self._places.enter(want)
+        self._runs.tell_places(self._services.clock())
         try:
             run = self._take_up(services, record)
         except CoveyError as error:  # its mode is not one that is known here

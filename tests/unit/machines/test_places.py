@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from covey.machines.places import COPIES, MOST_IDLE, NO_NODE, Places, Room, Want
+from covey.machines.places import COPIES, LENT, MOST_IDLE, NO_NODE, Places, Room, Want
 
 FULL = "the coordinator is full"
 GIB = 1 << 30
@@ -208,3 +211,157 @@ def test_a_study_whose_runs_are_idle_leaves_room_for_others(places):
     assert "of the study 'brain'" in reasons["next"]
     places.leave(idle[0])
     assert "next" in chosen(places, waiting[0])[0]
+
+
+def test_one_whose_place_was_lent_stands_aside_until_there_is_one_for_it(places):
+    places.max_runs = 2
+    for number in range(1, 4):
+        places.joined(f"n{number}", Room(1))
+    first = frozenset({"n1"})
+    places.enter(want("hangs", scope=first))
+    places.enter(want("other", scope=frozenset({"n2"})))
+    places.idle = frozenset({"hangs"})
+    assert chosen(places, want("next", scope=first), most=1)[0] == ["next"]
+    places.enter(want("next", scope=first))
+    assert places.aside == {"hangs"}
+    places.idle = frozenset()  # it could go on
+    places.settle()
+    assert places.aside == {"hangs"}
+    assert places.lacking("hangs") == "waits for a place on the coordinator: 2 of 2 runs"
+    places.leave("other")
+    places.settle()
+    assert places.lacking("hangs") == "waits for a place on n1: 1 of 1 runs"
+    order, reasons = chosen(places, want("late", scope=first))
+    assert (order, reasons["late"]) == ([], "waits for a place on n1: 1 of 1 runs")
+    places.leave("next")
+    assert chosen(places)[0] == []
+    places.settle()
+    assert (places.aside, places.lacking("hangs")) == (set(), "")
+
+
+def test_one_that_still_hangs_has_its_places_back_only_where_nobody_else_takes_them(places):
+    places.max_runs = 1
+    places.enter(want("hangs"))
+    places.idle = frozenset({"hangs"})
+    places.enter(want("next"))
+    places.leave("next")
+    places.settle()
+    assert (places.aside, places.lacking("hangs")) == ({"hangs"}, LENT)
+    places.settle(left_over=True)
+    assert places.aside == set()
+    places.enter(want("another"))
+    assert places.aside == {"hangs"}
+
+
+def test_a_node_that_comes_back_for_fewer_runs_works_for_the_first_of_them(places):
+    places.enter(want("one", submitted_at=1.0))
+    places.enter(want("two", submitted_at=2.0))
+    places.left("n1")
+    assert places.joined("n1", Room(1)) == {"two"}
+    assert (places.admits("one", "n1"), places.admits("two", "n1")) == (True, False)
+
+
+def test_a_study_has_no_more_runs_at_once_than_its_file_says():
+    waiting = [want(f"b{number}", study="brain") for number in range(3)]
+    places = Places()
+    places.joined("n1", Room())
+    places.study_runs = {"brain": 2}
+    order, reasons = chosen(places, *waiting, want("h", study="heart"))
+    assert sorted(order) == ["b0", "b1", "h"]
+    assert reasons == {"b2": "waits for a place in the study 'brain': 2 of 2 runs"}
+    for each in waiting[:2]:
+        places.enter(each)
+    places.idle = frozenset({"b0"})
+    places.enter(waiting[2])
+    assert places.aside == {"b0"}
+
+
+def test_of_equal_priority_places_are_dealt_to_the_study_with_the_fewest():
+    places = Places()
+    places.joined("n1", Room())
+    places.enter(want("b0", study="brain"))
+    waiting = [want(f"b{number}", study="brain", submitted_at=float(number)) for number in range(1, 6)]
+    others = [want("h1", study="heart", submitted_at=90.0), want("h2", study="heart", submitted_at=91.0)]
+    order, _ = chosen(places, *waiting, *others, want("x", submitted_at=99.0), most=6)
+    assert order == ["h1", "x", "b1", "h2", "b2", "b3"]
+    urgent = want("b9", study="brain", priority=1, submitted_at=99.0)
+    assert chosen(places, *others, urgent, most=2)[0] == ["b9", "h1"]
+
+
+NODES = ("n1", "n2", "n3")
+RUNS = st.sampled_from([f"r{number}" for number in range(9)])
+
+
+@settings(max_examples=40, stateful_step_count=30, deadline=None)
+class Interleavings(RuleBasedStateMachine):
+    """Nodes come and go, runs hang and go on: rounds are opened by those that have a place, and by no more of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.queue, self.rooms = Places(), {}, {}
+        self.places.max_runs, self.places.study_runs = 3, {"a": 2}
+
+    @rule(run=RUNS, priority=st.integers(0, 1), study=st.sampled_from(["", "a", "b"]), gib=st.sampled_from([0, 1, 3]),
+          scope=st.none() | st.frozensets(st.sampled_from(NODES), min_size=1))  # fmt: skip
+    def submit(self, run, priority, study, gib, scope):
+        if run not in self.places._wants:
+            self.queue[run] = want(run, priority=priority, study=study, model_bytes=gib * GIB // COPIES, scope=scope)
+
+    @rule(node=st.sampled_from(NODES), most=st.integers(0, 2), gib=st.sampled_from([0, 4]))
+    def joins(self, node, most, gib):
+        self.rooms[node] = Room(most, gib * GIB)
+        self.places.joined(node, self.rooms[node])
+
+    @rule(node=st.sampled_from(NODES))
+    def leaves(self, node):
+        self.places.left(node)
+
+    @rule(data=st.data())
+    def look(self, data):
+        """Some runs hang now, and some of those wait for nodes; then the scheduler looks."""
+        known = sorted(self.places._wants)
+        hang = data.draw(st.frozensets(st.sampled_from(known))) if known else frozenset()
+        self.places.idle = hang
+        self.places.waiting = data.draw(st.frozensets(st.sampled_from(sorted(hang)))) if hang else hang
+        self.schedule()
+
+    def schedule(self):
+        self.places.settle()
+        order, _ = self.places.choose(self.queue.values(), 3 - self.places.working, FULL)
+        for each in order:
+            self.places.enter(self.queue.pop(each.run))
+        if not order:
+            self.places.settle(left_over=True)
+
+    @rule(run=RUNS)
+    def ends_one(self, run):
+        self.places.leave(run)
+
+    @invariant()
+    def no_more_rounds_than_places(self):
+        opening = [each for run, each in self.places._wants.items() if run not in self.places.aside]
+        assert len(opening) <= 3
+        assert sum(each.study == "a" for each in opening) <= 2
+        for node, room in self.rooms.items():
+            here = [each for each in opening if self.places.admits(each.run, node)]
+            assert not room.max_runs or len(here) <= room.max_runs
+            need = COPIES * sum(each.model_bytes for each in here)
+            assert not room.memory_bytes or len(here) < 2 or need <= room.memory_bytes
+
+    def teardown(self):
+        """All nodes are there, nothing hangs any more: every run has its turn."""
+        for node in NODES:
+            self.joins(node, 1, 0)
+        self.places.idle = self.places.waiting = frozenset()
+        left = {*self.queue, *self.places._wants}
+        while left:
+            self.schedule()
+            self.no_more_rounds_than_places()
+            turns = {run for run in self.places._wants if run not in self.places.aside}
+            assert turns, "nobody has a place"
+            for run in turns:
+                self.places.leave(run)
+            left -= turns
+
+
+TestInterleavings = Interleavings.TestCase

@@ -20,6 +20,7 @@ from covey.coordinator.modes.asynchronous.events import (
 )
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
 from covey.machines.protocol import (
+    NO_PLACE,
     AssignEvaluation,
     Cancel,
     EvaluateCentrally,
@@ -32,6 +33,7 @@ from covey.machines.protocol import (
     NodeQueued,
     NodeRemoved,
     PauseChanged,
+    PlaceChanged,
     Report,
     Started,
     StopRequested,
@@ -252,6 +254,16 @@ def test_pause_hands_out_nothing_but_decides():
     made.handle(Decided("b", 2, 1, True, 4))
     assert made.state == "idle"
     assert opened(made.handle(PauseChanged(False, 5))) == [("a", 3, 1), ("b", 4, 1)]
+
+
+def test_without_a_place_it_hands_out_nothing_and_says_so_once_it_could():
+    made, _ = started()
+    assert made.handle(PlaceChanged(False, 1)) == []
+    assert made.handle(UpdateStored("a", 1, 2)) == [DecideNext()]
+    made.handle(Decided("a", 1, 1, True, 3))
+    assert (made._reason, sorted(made.open)) == (NO_PLACE, ["b"])
+    actions = made.handle(PlaceChanged(True, 4))
+    assert (actions[0], opened(actions)) == (Report(""), [("a", 3, 1)])
 
 
 def test_stop_cancels_and_ends():

@@ -28,6 +28,7 @@ from covey.machines.protocol import (
     NodeLost,
     NodeRemoved,
     PauseChanged,
+    PlaceChanged,
     Started,
     Tick,
     UpdateStored,
@@ -185,6 +186,10 @@ class AnyInterleaving(RuleBasedStateMachine):
     def pause(self, paused):
         self.feed(PauseChanged(paused, self.now))
 
+    @rule(has_place=st.booleans())
+    def lend_the_place(self, has_place):
+        self.feed(PlaceChanged(has_place, self.now))
+
     # -- the coordinator's own work
 
     @precondition(lambda self: self.deciding and ("", 0) not in self.words)
@@ -241,7 +246,8 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert self.deciding
         for node in self.connected - self.gone:
             idle = node not in machine.open and node not in machine.undecided.values()
-            if idle and not machine._paused and len(machine.members.eligible()) >= self.policy.min_nodes:
+            hands_out = machine._has_place and not machine._paused
+            if idle and hands_out and len(machine.members.eligible()) >= self.policy.min_nodes:
                 assert machine.wake_at is not None
 
     def teardown(self):
@@ -249,6 +255,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         self.feed(PauseChanged(False, self.now))
+        self.feed(PlaceChanged(True, self.now))
         for _ in range(40 * (self.policy.updates + 1)):
             if self.ended:
                 break

@@ -103,6 +103,15 @@ def test_a_paused_coordinator_begins_none_and_a_run_in_progress_goes_on() -> Non
     assert machine.handle(pr.PauseChanged(True, 2.0)) == []
 
 
+def test_without_a_place_none_begins() -> None:
+    machine = GossipMachine(POLICY)
+    machine.handle(pr.PlaceChanged(False, 0.0))
+    machine.handle(pr.Started(0.0))
+    said_now = [action for node in NODES for action in machine.handle(pr.NodeJoined(node, 0.0))]
+    assert (said_now[-1], machine.is_open) == (pr.Report(pr.NO_PLACE), False)
+    assert any(isinstance(action, ev.OpenGossip) for action in machine.handle(pr.PlaceChanged(True, 1.0)))
+
+
 def test_it_is_completed_when_all_are_through() -> None:
     machine = begun(*NODES)
     for node in NODES[:2]:

@@ -19,6 +19,7 @@ from covey.coordinator.modes.rounds.events import (
 )
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.machines.protocol import (
+    NO_PLACE,
     AssignEvaluation,
     Cancel,
     EvaluateCentrally,
@@ -30,6 +31,7 @@ from covey.machines.protocol import (
     NodeLost,
     NodeRemoved,
     PauseChanged,
+    PlaceChanged,
     Report,
     Started,
     StopRequested,
@@ -149,6 +151,21 @@ def test_pause_opens_no_round():
     made.handle(NodeJoined("a", 0))
     assert not kinds(made.handle(NodeJoined("b", 0)), OpenRound)
     assert kinds(made.handle(PauseChanged(False, 1)), OpenRound)
+
+
+def test_without_a_place_the_open_round_goes_on_and_no_other_is_opened():
+    made, _ = started()
+    assert made.handle(PlaceChanged(False, 1)) == []
+    for node in ("a", "b", "c"):
+        made.handle(UpdateStored(node, 1, 2))
+    actions = commit(made, 3)
+    assert kinds(actions, Report) == [Report(NO_PLACE)]
+    assert not kinds(actions, OpenRound)
+    made.handle(NodeRemoved("a", 3))
+    made.handle(NodeRemoved("b", 3))
+    assert "needs 2 nodes" in made._reason  # nor could it if it had one
+    made.handle(NodeJoined("a", 4))
+    assert [type(action) for action in made.handle(PlaceChanged(True, 5))][:2] == [Report, OpenRound]
 
 
 def test_stop_cancels_and_ends():

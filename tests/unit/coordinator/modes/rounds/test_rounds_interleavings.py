@@ -32,6 +32,7 @@ from covey.machines.protocol import (
     NodeJoined,
     NodeLost,
     PauseChanged,
+    PlaceChanged,
     Started,
     Tick,
     TransferProgressed,
@@ -254,6 +255,10 @@ class Interleavings(RuleBasedStateMachine):
     def pause(self, paused):
         self.feed(PauseChanged(paused, self.now))
 
+    @rule(has_place=st.booleans())
+    def lend_the_place(self, has_place):
+        self.feed(PlaceChanged(has_place, self.now))
+
     @rule()
     def crash_and_restart(self):
         self.restart()
@@ -290,6 +295,7 @@ class Interleavings(RuleBasedStateMachine):
             if self.finished:
                 break
             self.feed(PauseChanged(False, self.now))
+            self.feed(PlaceChanged(True, self.now))
             for node in "abcd":
                 if node not in self.connected or (self.policy.phases > 1 and self.machine._stuck):
                     self.join(node)  # a round that the method left short is tried again with who comes anew

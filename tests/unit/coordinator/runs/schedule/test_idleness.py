@@ -55,6 +55,18 @@ def test_one_whose_nodes_are_silent_does_nothing_until_one_is_heard(run, idlenes
     assert not idleness.of(run)
 
 
+def test_one_that_only_lacks_a_place_is_not_taken_for_one_that_hangs(run, idleness, clock):
+    run.facts.lacks_place = True
+    assert not idleness.of(run)
+    clock[0] += UNDECIDED_S
+    assert not idleness.of(run)
+    run.facts.lacks_place = False  # it has one again, and as much time as any other
+    clock[0] += SILENT_S - 1
+    assert not idleness.of(run)
+    clock[0] += 1
+    assert idleness.of(run)
+
+
 def test_one_whose_rounds_never_close_does_nothing_whatever_its_nodes_say(run, idleness, clock):
     for _ in range(int(UNDECIDED_S // 100)):
         assert not idleness.of(run)

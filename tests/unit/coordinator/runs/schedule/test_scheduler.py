@@ -255,6 +255,32 @@ async def test_runs_that_hang_starve_nobody(world, scheduled, outcomes, monkeypa
     await active(world, *wedged)
 
 
+async def test_one_that_lent_its_place_has_it_back_before_those_that_did_not_begin(
+    world, scheduled, outcomes, monkeypatch
+):
+    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("covey.coordinator.runs.schedule.idleness.WAITS_S", 0.0)
+    for run in ("waits", "next", "last"):
+        world.submit(run, submitted_at=float(len(run)))
+    scheduler, _ = scheduled(1)
+    await active(world, "last")
+    told = []
+    waits = world.runs.of("last")
+    waits.driver.post = told.append
+    waits.facts.waiting = True
+    await active(world, "last", "next")
+    assert [event.has_place for event in told] == [False]
+    waits.facts.waiting, waits.facts.lacks_place = False, True  # its node came
+    while scheduler.awaited("last") != "waits for a place on the coordinator: 1 of 1 runs":
+        await settled(world)
+    outcomes["next"].set_result("completed")
+    await active(world, "last")
+    while len(told) < 2:
+        await settled(world)
+    assert told[1].has_place
+    assert world.record.run("waits").state == "queued"
+
+
 async def test_a_run_of_a_study_works_with_its_nodes_only(world, scheduled, outcomes, tmp_path):
     (tmp_path / "studies.toml").write_text('[studies.brain]\nnodes = ["bob"]\n[studies.heart]\nnodes = ["*"]\n')
     world.studies = Studies(tmp_path / "studies.toml", '{"heart": ["bob"]}')
