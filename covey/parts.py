@@ -16,6 +16,10 @@ RULE, MEAN, COLLECT = "rule", "mean", "collect"
 """How a part is combined: by the run's rule, by the mean with the shares that came out of that (the median where the
 rule is robust), or not at all."""
 METHOD = "method/"
+LOCAL = "local"
+"""Under this name (with `slot`) a node keeps the tensors of a run's model that never leave it."""
+FIRST = "first"
+"""Beside a model that nodes only evaluate: the one with which its training began."""
 
 
 def slot(part: str) -> str:

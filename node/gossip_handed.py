@@ -53,6 +53,6 @@ class Handed:
     is_kept: bool = True
     declined: str = ""
     failure: str = ""
-    notices: dict[Incarnation, SignedNotice] = field(default_factory=dict)
+    notices: dict[tuple[Incarnation, bool], SignedNotice] = field(default_factory=dict)
     part: GossipPart | None = None
     told: Told = field(default_factory=Told)

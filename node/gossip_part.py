@@ -25,14 +25,16 @@ from covey.gossip.protocols.runs import combination_of, planner_of, protocol_of
 from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.adversary import PeerAttack
-from covey.node.gossip.folders import Residence, joins_with, reside
+from covey.node.gossip.folders import Residence, joins_with, reside, run_folder
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.now import Teller
 from covey.node.gossip.record.reader import digests_of, read_models, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
+from covey.node.peers.evicted import Evicted
 from covey.node.peers.lives import Part
+from covey.node.peers.network import FOLDER as NOTICES
 from covey.node.peers.network import PeerNetwork, PeerSettings
 from covey.node.peers.room import Quota
 from covey.node.peers.roster import Roster
@@ -129,6 +131,8 @@ class GossipPart:
             CoveyError: The node cannot go on; the message says why.
         """
         terms, members = self._terms, self._terms.founders or self._roster.members
+        if terms.rejoins:
+            await asyncio.to_thread(self._require_welcome)
         home = await asyncio.to_thread(
             reside, terms.node.data_dir, terms.spec, self._identity.name, members, run=terms.run, rejoins=terms.rejoins
         )
@@ -136,6 +140,13 @@ class GossipPart:
             return await self._take_part(home, stop, notices)
         finally:
             home.engine.dispose()
+
+    def _require_welcome(self) -> None:
+        """Raises IdentityError where this node knows that peers take no incarnation of it any more."""
+        folder = run_folder(self._terms.node.data_dir, self._terms.run) / NOTICES
+        evicted = Evicted(folder, self._terms.run, self._roster.members.__contains__, self._identity.authority_pem)
+        evicted.load()
+        evicted.refuse_for_good(self._identity.name)
 
     async def _take_part(self, home: Residence, stop: asyncio.Event, notices: Collection[SignedNotice]) -> str:
         if home.facts.ended == "completed" and not self._terms.stays:

@@ -189,7 +189,7 @@ class GossipRuns:
         except CoveyError as error:
             log.warning("a notice of eviction that does not count", run=message.run, reason=str(error))
             return
-        run.notices[Incarnation(statement.node, statement.incarnation)] = notice
+        run.notices[Incarnation(statement.node, statement.incarnation), statement.is_for_good] = notice
         if run.part is not None and run.part.network is not None:
             task = asyncio.create_task(run.part.network.hub.notified(notice, "the coordinator"))
             task.add_done_callback(_say_failure)
@@ -261,7 +261,7 @@ class GossipRuns:
     def _may_rejoin(self, run: Handed) -> bool:
         """Whether everybody can know that this node's newest incarnation is over."""
         numbers = incarnations(run_folder(self._config.data_dir, run.order.run))
-        return bool(numbers) and Incarnation(self._identity.name, numbers[-1]) in run.notices
+        return bool(numbers) and (Incarnation(self._identity.name, numbers[-1]), False) in run.notices
 
     async def _try(self, run: Handed) -> None:
         order = run.order

@@ -141,11 +141,17 @@ class Store(Protocol):
         ...
 
     def own_state(self, run: str) -> State:
-        """The newest state that counts whatever became of this node's updates. Does not block."""
+        """The newest state that counts whatever became of this node's updates. Does not block.
+
+        Of a run that has ended: the tensors of its model that stay on this node, where they are kept still.
+        """
         ...
 
     def forget(self, run: str) -> None:
-        """The run has ended: its state and its update are of no more use, but for an update that must stay private."""
+        """The run has ended: its state and its update are of no more use, but for an update that must stay private.
+
+        Tensors of its model that stay on this node are kept, of the newest few runs.
+        """
         ...
 
     def needed(self) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -133,12 +133,8 @@ class Submissions:
                 raise DiskFull(f"the model has {model.size_bytes} bytes, and {free} are free on the coordinator")
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", env.now())
         notes = "; ".join(filter(None, (told, *description.notes)))
-        noted = {
-            "exchange": description.sharing,
-            "privacy": description.privacy and asdict(description.privacy),
-            MODEL_BYTES: description.model_bytes,
-        }
-        return Submission(caller.name, spec, record, {key: value for key, value in noted.items() if value}, notes)
+        noted = description.noted() | ({MODEL_BYTES: description.model_bytes} if description.model_bytes else {})
+        return Submission(caller.name, spec, record, noted, notes)
 
     async def queue(self, submission: Submission, sent: Sent | None = None) -> None:
         """Put a submission on record, with the model that it begins with.

@@ -13,7 +13,7 @@ from covey import messages as msg
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.store_thread import StoreThread
 from covey.errors import NotFound, NotReady
-from covey.wire.evictions import EvictionStatement, sign_as_authority
+from covey.wire.evictions import FOR_GOOD, ONCE, EvictionStatement, sign_as_authority
 from covey.wire.identities.authority import Authority
 
 log = structlog.get_logger(room="coordinator")
@@ -66,9 +66,11 @@ class AuthorityNotary:
     def __init__(self, authority: Authority, now: Callable[[], float]) -> None:
         self._authority, self._now = authority, now
 
-    def notice(self, run: str, node: str, incarnation: int, reason: str) -> msg.GossipNotice:
-        """That an incarnation is out of a run for good."""
+    def notice(self, run: str, node: str, incarnation: int, reason: str, *, for_good: bool = False) -> msg.GossipNotice:
+        """That an incarnation is out of a run; `for_good`: with every other one of its node."""
         text = "".join(c if c.isprintable() else " " for c in reason)
-        statement = EvictionStatement(self._authority.federation, run, node, incarnation, text, self._now())
+        kind = FOR_GOOD if for_good else ONCE
+        federation, at = self._authority.federation, self._now()
+        statement = EvictionStatement(federation, run, node, incarnation, text, at, covey=kind)
         signed = sign_as_authority(statement, self._authority)
         return msg.GossipNotice(run, signed.statement, signed.signature, signed.certificate)

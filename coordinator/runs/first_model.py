@@ -13,12 +13,13 @@ from pathlib import Path
 from covey import faults
 from covey.coordinator.runs.ports import Files, Record, Worker
 from covey.errors import Conflict, CoveyError, NotFound, SpecError
+from covey.parts import FIRST, slot
 from covey.spec import ModelSection, RunSpec, parse_json
 from covey.spec.modes import mode_named
-from covey.storage.record.contract import RunRecord, Store, VersionRecord
+from covey.storage.record.contract import PartRecord, RunRecord, Store, VersionRecord
 from covey.storage.record.versions import best_version
 from covey.worker.jobs.operations import INITIAL
-from covey.worker.jobs.runs import InitialJob
+from covey.worker.jobs.runs import InitialJob, InitialResult
 
 NEWEST = -1
 AGAIN = "the file that the run would begin with was let go meanwhile; name a version that is kept, and submit again"
@@ -83,9 +84,12 @@ async def add_run(
         job = InitialJob(run.run, spec.to_json(), out, services.allow_paths, source=source.path)
         initial = await services.worker.do(INITIAL, job)
         section = ModelSection(initial=f"sha256:{initial.artifact.digest}", parent=source.parent)
+        beside: tuple[PartRecord, ...] = ()
+        if spec.evaluation.only:
+            spec, beside = await _evaluated(services, spec, source.parent, initial)
         spec = spec.model_copy(update={"model": section})
         run = replace(run, spec=spec.to_json(), layout=initial.layout)
-        first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, run.submitted_at)
+        first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, run.submitted_at, state=beside)
         await store.call(_record, services, run, first, source, out)
     finally:
         services.files.discard(out)
@@ -95,7 +99,8 @@ async def add_run(
 def _record(services: FirstModelServices, run: RunRecord, first: VersionRecord, source: _Source, out: Path) -> None:
     """In the record's thread, where files are let go: what is needed still was not written over meanwhile."""
     store, files = services.store.store, services.files
-    if source.digest and source.digest not in store.referenced_digests():
+    needed = {source.digest, *(part.artifact.digest for part in first.state)} - {""}
+    if needed and not needed <= store.referenced_digests():
         raise Conflict(AGAIN)
     files.adopt(out, first.artifact)
     faults.reach("before-submission")
@@ -106,6 +111,47 @@ def _record(services: FirstModelServices, run: RunRecord, first: VersionRecord, 
             files.release([first.artifact.digest])
         raise
     faults.reach("after-submission")
+
+
+async def _evaluated(
+    services: FirstModelServices, spec: RunSpec, parent: str, initial: InitialResult
+) -> tuple[RunSpec, tuple[PartRecord, ...]]:
+    """The specification of a run that only evaluates, and the model with which its baseline begins, if it has one.
+
+    Raises:
+        SpecError: Nodes do not have, or will not have, what goes with this version; or the baseline's model has another
+            layout.
+        NotFound: That model is no longer kept.
+    """
+    store, (run, _, version) = services.store, parent.partition("@")
+    section = spec.evaluation.model_copy(update={"local_initial": ""})
+    if initial.stays:
+        await store.call(_require_last, store.store, run, int(version), initial.stays)
+    trained = await store.call(store.store.run, run) if run else None
+    begun = parse_json(trained.spec) if trained is not None else None
+    if trained is None or begun is None or not (section.local_rounds and begun.model.initial):
+        return spec.model_copy(update={"evaluation": section}), ()
+    if trained.layout != initial.layout:
+        raise SpecError(
+            f"evaluation.local_rounds: run {run} began with a model of its own, whose tensors are not those of this "
+            "specification; leave [exchange] and the task's options as they are in that run"
+        )
+    first = await store.call(store.store.version, run, 0)
+    await _kept(services, first)
+    section = section.model_copy(update={"local_initial": f"sha256:{first.artifact.digest}"})
+    part = PartRecord(slot(FIRST), "none", first.artifact)
+    return spec.model_copy(update={"evaluation": section}), (part,)
+
+
+def _require_last(store: Store, run: str, version: int, stays: int) -> None:
+    """Nodes keep the newest values of what stays, and no others. Blocking."""
+    record, newest = store.run(run), store.version(run, NEWEST).version
+    if record.ended_at is None or version != newest:
+        state = f"is {record.state}" if record.ended_at is None else f"ended with version {newest}"
+        raise SpecError(
+            f"evaluation.only: {stays} tensors stay on the nodes, who keep the newest values only: evaluate the last "
+            f"version of a run that has ended; run {run} {state}"
+        )
 
 
 async def _source(services: FirstModelServices, section: ModelSection, given: Path | None) -> _Source:

@@ -119,8 +119,8 @@ class Signer(Protocol):
 class Notary(Protocol):
     """Signs what nodes check without a record: with a certificate of the authority, that comes along."""
 
-    def notice(self, run: str, node: str, incarnation: int, reason: str) -> msg.GossipNotice:
-        """That an incarnation is out of a run for good."""
+    def notice(self, run: str, node: str, incarnation: int, reason: str, *, for_good: bool = False) -> msg.GossipNotice:
+        """That an incarnation is out of a run; `for_good`: with every other one of its node."""
 
 
 class RunMetrics(Protocol):

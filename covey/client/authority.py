@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -21,7 +21,7 @@ from covey.node.peers.calls import bring_notice
 from covey.node.peers.roster import Member, Roster
 from covey.texts import read_pem
 from covey.wire.channels import key_sha256
-from covey.wire.evictions import EvictionStatement, SignedNotice, sign_eviction
+from covey.wire.evictions import FOR_GOOD, EvictionStatement, SignedNotice, sign_eviction
 from covey.wire.identities.authority import VALID_DAYS, Authority, check_name, key_of_request
 from covey.wire.identities.identity import Identity, signing_request, tls_key_in
 
@@ -172,10 +172,11 @@ def evict(
     roster: Roster,
     *,
     reason: str,
+    for_good: bool = False,
     authority_folder: Path | None = None,
     identity_folder: Path | None = None,
 ) -> Eviction:
-    """Sign that an incarnation of a node is out of a run for good, and tell every node that can be called.
+    """Sign that an incarnation of a node is out of a run, and tell every node that can be called.
 
     Whoever hears of it says it on. It cannot be taken back.
 
@@ -184,6 +185,7 @@ def evict(
         run: Of which run.
         roster: Whom to tell.
         reason: For people.
+        for_good: Not this incarnation only: every other one too, also those to come.
         authority_folder: Signs with the authority's own key; or
         identity_folder: signs with an admin's.
 
@@ -194,8 +196,11 @@ def evict(
     if peer.node not in roster.members:
         raise IdentityError(f"the peers file names no {peer.node!r}")
     with _signer(authority_folder, identity_folder) as (admin, sign):
-        notice = sign(EvictionStatement(admin.federation, run, peer.node, peer.number, reason, time.time()))
-        outcomes = asyncio.run(_tell_all(notice, roster, admin))
+        statement = EvictionStatement(admin.federation, run, peer.node, peer.number, reason, time.time())
+        notices = [sign(statement)]  # which peers of an older version understand, too
+        if for_good:
+            notices.append(sign(replace(statement, covey=FOR_GOOD)))
+        outcomes = asyncio.run(_tell_all(notices, roster, admin))
     told = tuple(name for name, outcome in outcomes.items() if outcome is True)
     knew = tuple(name for name, outcome in outcomes.items() if outcome is False)
     unreachable = {name: str(outcome) for name, outcome in outcomes.items() if isinstance(outcome, CoveyError)}
@@ -228,14 +233,14 @@ def _signer(authority_folder: Path | None, identity_folder: Path | None) -> Iter
         raise IdentityError("say who signs: an authority's folder, or an admin's identity")
 
 
-async def _tell_all(notice: SignedNotice, roster: Roster, admin: Identity) -> dict[str, bool | CoveyError]:
+async def _tell_all(notices: Sequence[SignedNotice], roster: Roster, admin: Identity) -> dict[str, bool | CoveyError]:
     callable_members = [member for member in roster.members.values() if member.address]
-    outcomes = await asyncio.gather(*(_tell(notice, member, admin) for member in callable_members))
+    outcomes = await asyncio.gather(*(_tell(notices, member, admin) for member in callable_members))
     return {member.name: outcome for member, outcome in zip(callable_members, outcomes, strict=True)}
 
 
-async def _tell(notice: SignedNotice, member: Member, admin: Identity) -> bool | CoveyError:
+async def _tell(notices: Sequence[SignedNotice], member: Member, admin: Identity) -> bool | CoveyError:
     try:
-        return await bring_notice(notice, member, admin)
+        return any([await bring_notice(notice, member, admin) for notice in notices])
     except CoveyError as error:
         return error

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from covey.simulation.pausing import Pausing
 from covey.simulation.plan import Plan, SimulationProgress, Watch, names_of
 from covey.simulation.pool import Pool, PooledWorker
 from covey.simulation.runners import is_stalled
+from covey.simulation.staying import Staying
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identities.identity import Identity
 from covey.wire.identities.signing import SigningKey
@@ -61,6 +63,9 @@ class VirtualFederation:
         self._pausing = Pausing(env, lambda: self._run, plan.until)
         self._service = CoordinatorService(env.node_services())
         self._nodes: dict[str, VirtualNode] = {}
+        self._staying = Staying(self._folder)
+        self._kept: dict[str, tuple[MemoryStore, NodeFiles]] = {}
+        """What each node keeps, and where."""
         self._declined = ""
         self._states: Mapping[str, LocalStates] = {}
         """What nodes keep, where it outlives the simulation."""
@@ -103,7 +108,10 @@ class VirtualFederation:
         link = MemoryLink(env, self._service, session, files, self._note_decline)
         worker = PooledWorker(name, self._pool, self._adversaries, self._pace)
         config, identity = self._config(name), self._identity(name, key)
-        services = NodeServices(config, identity, link, MemoryBulk(files), files, worker, MemoryStore(states))
+        store = MemoryStore(states)
+        store.staying = partial(self._staying.lend, node=name, files=files)
+        self._kept[name] = store, files
+        services = NodeServices(config, identity, link, MemoryBulk(files), files, worker, store)
         self._nodes[name] = VirtualNode(services, env, self._adversaries)
         attack = self._adversaries.attacks.get(name)
         hello = msg.Hello(__version__, config.policy.tasks, self._plan.device, attack.name if attack else "")
@@ -142,17 +150,17 @@ class VirtualFederation:
 
     # -- the run --------------------------------------------------------------------------------------------------
 
-    async def run(self, watch: Watch, sharing: str = "") -> RunRecord:
+    async def run(self, watch: Watch, noted: Mapping[str, Any]) -> RunRecord:
         """Submit the run, or take it up again, and see to it until it has ended, or is paused; as it is recorded then.
 
         Args:
             watch: Called a few times a second.
-            sharing: What of the model is shared, as the description says it.
+            noted: Of the description, what is on record with the submission.
         """
         env, store = self._env, self._env.store
         await self._populate()
         resumed = self._plan.resumed
-        record = await store.call(store.store.run, resumed) if resumed else await self._submit(sharing)
+        record = await store.call(store.store.run, resumed) if resumed else await self._submit(noted)
         run = self._run = take_up(env.run_services, record)
         env.runs.add(run)
         work = asyncio.create_task(run.execute())
@@ -167,14 +175,18 @@ class VirtualFederation:
             await asyncio.gather(work, *beside, return_exceptions=True)
             env.runs.remove(run)
             self._run = None
-        return await store.call(store.store.run, record.run)
+        record = await store.call(store.store.run, record.run)
+        if record.ended_at is not None:
+            kept = {name: (store.own_state(record.run), files) for name, (store, files) in self._kept.items()}
+            await asyncio.to_thread(self._staying.keep, record.run, kept)
+        return record
 
-    async def _submit(self, sharing: str) -> RunRecord:
+    async def _submit(self, noted: Mapping[str, Any]) -> RunRecord:
         spec, store, now = self._plan.spec, self._env.store, self._env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, spec.to_json(), spec.seed, "queued", "", now)
         services = FirstModelServices(store, self._env.files, self._env.worker, allow_paths=True)
         record, spec = await add_run(services, record, spec, self._plan.model)
-        detail = {"by": "covey simulate"} | ({"exchange": sharing} if sharing else {})
+        detail = {"by": "covey simulate", **noted}
         detail |= spec.model.model_dump(exclude_defaults=True)
         event = EventRecord(now, "run-submitted", record.run, detail=detail)
         await store.call(store.store.add_event, event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,6 +188,8 @@ class MemoryStore(Store):
     def __init__(self, states: LocalStates | None = None) -> None:
         self._newest: dict[str, FinishedUpdate] = {}
         self._states = states or RunStates()
+        self.staying: Callable[[str], State] = lambda _: {}
+        """What stays on this node of a run that it knows of otherwise."""
         self._private: Counter[str] = Counter()
         self._terms: dict[str, str] = {}
 
@@ -243,7 +245,7 @@ class MemoryStore(Store):
 
     @override
     def own_state(self, run: str) -> State:
-        return self._states.own_state(run)
+        return self._states.own_state(run) or self.staying(run)
 
     @override
     def forget(self, run: str) -> None:

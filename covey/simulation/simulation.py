@@ -65,8 +65,10 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew 
         job = DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True, written=plan.written)
         description = await env.worker.do(DESCRIBE, job)
         require_enough(plan, description)
+        for note in description.notes:
+            plan.told(note)
         with _stopping(env) if crew is None else contextlib.nullcontext():
-            record = await federation.run(watch, description.sharing)
+            record = await federation.run(watch, description.noted())
         goes_on = plan.lasting and record.state not in TERMINAL
         return record
 

@@ -247,8 +247,12 @@ class EvaluationSection(Section):
     only: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
     """The run trains nothing: in its one round the nodes evaluate the model that it begins with ([model] initial)."""
     local_rounds: Annotated[int, Field(ge=0, exclude_if=lambda rounds: not rounds)] = 0
-    """With `only`: each node also trains for so many rounds of [training] alone, beginning with the model that the seed
-    gives, and evaluates what comes of it beside the other (the local-only baseline). That model never leaves it."""
+    """With `only`: each node also trains for so many rounds of [training] alone, beginning with the model with which
+    the training began, and evaluates what comes of it beside the other (the local-only baseline). That model never
+    leaves it."""
+    local_initial: Annotated[str, Field(max_length=100, exclude_if=lambda digest: not digest)] = ""
+    """With `local_rounds`: the file of the model with which these begin ("sha256:DIGEST"), where the seed does not give
+    it. The coordinator notes it: it is that with which the run began whose model is evaluated."""
     nodes: Annotated[tuple[PluginName, ...], Field(exclude_if=lambda nodes: not nodes)] = ()
     """With `only`: the nodes that are asked, by name; none: all."""
 
@@ -263,6 +267,8 @@ class EvaluationSection(Section):
 
     @override
     def impossible(self) -> Iterator[Wrong]:
+        if self.local_initial and not (self.local_rounds and _BY_DIGEST.fullmatch(self.local_initial)):
+            yield "local_initial", "the coordinator notes it; leave it out", self.local_initial
         for key in ("local_rounds", "nodes") if not self.only else ():
             if given := getattr(self, key):
                 yield key, "it is for a run that only evaluates; write only = true, or leave it out", given

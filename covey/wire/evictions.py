@@ -1,4 +1,4 @@
-"""Notices that an incarnation of a node is out for good: signed by the authority or by an admin that it certified.
+"""Notices that an incarnation of a node is out, or the node for good: signed by the authority, or an admin of it.
 
 Nodes of a run without a coordinator have no record in common that says who may decide: the certificate comes along, and
 everybody checks for themselves that the authority issued it, and for which role.
@@ -24,6 +24,10 @@ MAX_STATEMENT_BYTES = 4096
 MAX_SIGNED_BYTES = 16 << 10
 """Of a statement, its signature and a certificate together."""
 MAY_EVICT = ("admin", "coordinator")
+ONCE: Literal["eviction/1"] = "eviction/1"
+"""An incarnation is out. Its node may come back as the next one, without the mass."""
+FOR_GOOD: Literal["eviction/2"] = "eviction/2"
+"""A node is out with every incarnation, whatever its number."""
 CLOCKS_S = 300.0
 """So far may the clock of who signs be ahead of that of its certificate's authority."""
 
@@ -31,7 +35,7 @@ CLOCKS_S = 300.0
 @with_config(STRICT)
 @dataclass(frozen=True)
 class EvictionStatement:
-    """That an incarnation of a node is out of a run for good."""
+    """That an incarnation of a node is out of a run; for good: with it every other one, and those to come."""
 
     federation: Text
     run: Text
@@ -40,7 +44,12 @@ class EvictionStatement:
     reason: Text
     at: Finite
     """Unix seconds."""
-    covey: Literal["eviction/1"] = field(default="eviction/1", kw_only=True, repr=False)
+    covey: Literal["eviction/1", "eviction/2"] = field(default=ONCE, kw_only=True, repr=False)
+
+    @property
+    def is_for_good(self) -> bool:
+        """Whether the node is out, and not this incarnation only."""
+        return self.covey == FOR_GOOD
 
     def to_bytes(self) -> bytes:
         """The statement's canonical bytes."""
@@ -54,7 +63,7 @@ class EvictionStatement:
             IdentityError: It is none.
             LimitExceeded: It is too long.
         """
-        return read_canonical(_EVICTION, raw, "eviction/1", MAX_STATEMENT_BYTES)
+        return read_canonical(_EVICTION, raw, (ONCE, FOR_GOOD), MAX_STATEMENT_BYTES)
 
 
 _EVICTION = TypeAdapter(EvictionStatement)

@@ -16,6 +16,7 @@ from covey.errors import CoveyError, DiskFull, LimitExceeded, PolicyError
 from covey.layout import Layout
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
+from covey.parts import FIRST
 from covey.spec import parse_json
 from covey.worker.jobs.operations import APPLY, INITIAL
 from covey.worker.jobs.runs import InitialJob
@@ -157,7 +158,12 @@ def _first_named(talk: Conversation) -> str:
 
 
 def _require_the_named_first(talk: Conversation) -> None:
-    """Refuse a version 0 that is not the file that the specification names."""
+    """Refuse a version 0, or the model of a baseline, that is not the file that the specification names."""
+    evaluation = parse_json(talk.assignment.spec).evaluation
+    named = evaluation.local_initial.removeprefix("sha256:")
+    beside = [item.artifact.digest for item in talk.assignment.inputs if item.part == FIRST]
+    if evaluation.only and beside != [named] * bool(named):
+        raise PolicyError(f"training alone begins with the model {named[:12] or 'of the seed'}, and not with what came")
     digest, wanted = talk.assignment.model.digest, _first_named(talk)
     if talk.assignment.version == 0 and wanted and digest != wanted:
         raise PolicyError(f"the run begins with the model {wanted[:12]}..., and the announced one is {digest[:12]}...")

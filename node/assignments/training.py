@@ -25,7 +25,7 @@ from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
 from covey.node.operator.adversary import ordered
 from covey.node.services import NodeServices
 from covey.node.updates import FinishedUpdate, HeldPart, State
-from covey.parts import PartFile
+from covey.parts import LOCAL, PartFile, slot
 from covey.spec import RunSpec
 from covey.storage.files.room import scratch_files
 from covey.wire.identities.signing import PartStatement, UpdateStatement
@@ -65,7 +65,7 @@ class Training:
             base, inputs = await self._bases.bring(talk, layout)
         faults.reach("downloaded")
         talk.advanced("has-base", "")
-        job = self._job(talk.assignment, spec, layout, base, await self._settled_state(talk.assignment), inputs)
+        job = self._job(talk.assignment, spec, layout, base, await self._settled_state(talk.assignment, spec), inputs)
         talk.log.info("training")
         with services.metrics.phases.labels("training").time():
             result = await self._use_worker(talk, job)
@@ -175,8 +175,14 @@ class Training:
         scratch = scratch_files(self._services.files, parts | states)
         return {name: scratch["part", name] for _, name in parts}, {name: scratch["state", name] for _, name in states}
 
-    async def _settled_state(self, assignment: msg.Assignment) -> State:
-        """What this node keeps of the run, now that its last update is decided on; the files of the rest go."""
+    async def _settled_state(self, assignment: msg.Assignment, spec: RunSpec) -> State:
+        """What this node keeps of the run, now that its last update is decided on; the files of the rest go.
+
+        Of a run that only evaluates: what stays here of the run whose model that is.
+        """
+        if spec.evaluation.only:
+            kept = self._services.store.own_state(spec.model.parent.partition("@")[0])
+            return {name: artifact for name, artifact in kept.items() if name == slot(LOCAL)}
         return await self._held.alone(self._settle, assignment) if assignment.node_state else {}
 
     def _settle(self, assignment: msg.Assignment) -> State:

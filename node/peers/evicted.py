@@ -35,6 +35,7 @@ class Evicted:
     def __init__(self, folder: Path, run: str, is_member: Callable[[str], bool], authority_pem: bytes) -> None:
         self._folder, self._run, self._is_member, self._authority = folder, run, is_member, authority_pem
         self._notices: dict[Incarnation, SignedNotice] = {}
+        self._for_good: dict[str, SignedNotice] = {}
         self._taking = threading.Lock()
 
     def load(self) -> None:
@@ -48,7 +49,9 @@ class Evicted:
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             try:
                 notice = eviction_from(pb.SignedEviction.FromString(path.read_bytes()))
-                self._notices.setdefault(self._read(notice)[0], notice)
+                who, statement = self._read(notice)
+                if not self._is_known(who, statement):
+                    self._note(who, statement, notice)
             except (CoveyError, OSError, DecodeError) as error:
                 log.warning("a notice of eviction that does not count", file=str(path), reason=str(error))
 
@@ -62,17 +65,27 @@ class Evicted:
             StoreError: The disk refuses.
         """
         with self._taking:  # it comes from several peers at once
-            if notice in self._notices.values():
+            if notice in self.notices():
                 return None
             who, statement = self._read(notice)
-            if who in self._notices:
+            if self._is_known(who, statement):
                 return None
             path = self._folder / (hashlib.sha256(notice.statement).hexdigest() + SUFFIX)
             with disk_errors(path):
                 write_private(path, eviction_message(notice).SerializeToString())
-            self._notices[who] = notice
-        log.warning("evicted", node=who.node, incarnation=who.number, reason=statement.reason)
+            self._note(who, statement, notice)
+        what = "evicted for good" if statement.is_for_good else "evicted"
+        log.warning(what, node=who.node, incarnation=who.number, reason=statement.reason)
         return who, statement
+
+    def _is_known(self, who: Incarnation, statement: EvictionStatement) -> bool:
+        return who.node in self._for_good if statement.is_for_good else who in self._notices
+
+    def _note(self, who: Incarnation, statement: EvictionStatement, notice: SignedNotice) -> None:
+        if statement.is_for_good:
+            self._for_good[who.node] = notice
+        else:
+            self._notices[who] = notice
 
     def _read(self, notice: SignedNotice) -> tuple[Incarnation, EvictionStatement]:
         statement = opened_eviction(notice, self._authority)
@@ -84,20 +97,35 @@ class Evicted:
 
     def refuse(self, who: Incarnation) -> None:
         """Raises `IdentityError` if an incarnation is out."""
-        if who in self._notices:
-            reason = EvictionStatement.from_bytes(self._notices[who].statement).reason
-            raise IdentityError(f"{who} is evicted: {reason}; it may come back as a new incarnation, without its mass")
+        notice = self.notice_of(who)
+        if notice is not None:
+            statement = EvictionStatement.from_bytes(notice.statement)
+            if statement.is_for_good:
+                text = f"{who.node} is evicted for good: {statement.reason}"
+                raise IdentityError(f"{text}; no incarnation of it takes part in this run any more")
+            text = f"{who} is evicted: {statement.reason}; it may come back as a new incarnation, without its mass"
+            raise IdentityError(text)
+
+    def refuse_for_good(self, node: str) -> None:
+        """Raises `IdentityError` if no incarnation of a node may take part."""
+        if node in self._for_good:
+            self.refuse(Incarnation(node))
 
     def __contains__(self, who: object) -> bool:
-        return who in self._notices
+        return who in self._notices or (isinstance(who, Incarnation) and who.node in self._for_good)
 
     def __iter__(self) -> Iterator[Incarnation]:
         return iter(sorted(self._notices))
 
+    @property
+    def for_good(self) -> list[str]:
+        """Nodes that no incarnation of takes part."""
+        return sorted(self._for_good)
+
     def notice_of(self, who: Incarnation) -> SignedNotice | None:
         """The notice about an incarnation, if it is out."""
-        return self._notices.get(who)
+        return self._for_good.get(who.node) or self._notices.get(who)
 
     def notices(self) -> list[SignedNotice]:
         """All of them."""
-        return list(self._notices.values())
+        return [*self._notices.values(), *self._for_good.values()]

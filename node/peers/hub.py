@@ -265,7 +265,7 @@ class Hub:
 
     def recall(self) -> None:
         """Tell of the evictions that are on disk."""
-        for who in self.evicted:
+        for who in [*self.evicted, *map(self.lives.of, self.evicted.for_good)]:
             self._receiver.heard(who, PeerEvicted(who, self._clock()))
 
     # -- notices ----------------------------------------------------------------------------------------------------
@@ -286,28 +286,33 @@ class Hub:
         except CoveyError as error:
             log.warning("a notice of eviction that does not count", by=by, reason=str(error))
             raise
-        return taken is not None and self._out(*taken, notice, by)
+        return taken is not None and self._out(taken[1], notice, by)
 
     async def _notified_again(self, notice: SignedNotice, by: str) -> None:
         try:
             take = partial(asyncio.to_thread, self.evicted.take, notice)
             if (taken := await self._obstacles.passed("notices of eviction", take)) is not None:
-                self._out(*taken, notice, by)
+                self._out(taken[1], notice, by)
         finally:
             del self._unwritten[notice]
 
-    def _out(self, who: Incarnation, statement: EvictionStatement, notice: SignedNotice, by: str) -> bool:
-        """An incarnation is out, and that is on record: everybody is told."""
-        self._receiver.heard(who, PeerEvicted(who, self._clock()))
+    def _out(self, statement: EvictionStatement, notice: SignedNotice, by: str) -> bool:
+        """An incarnation is out, or all of a node, and that is on record: everybody is told."""
+        present = self.lives.of(statement.node)
+        out = {Incarnation(statement.node, statement.incarnation)}
+        if statement.is_for_good:
+            out.add(present)
+        for who in sorted(out):
+            self._receiver.heard(who, PeerEvicted(who, self._clock()))
         message = pb.PeerMessage(eviction=eviction_message(notice))
         for link in self.links:
-            if link.peer.node != by or link.peer == who:
+            if link.peer.node != by or link.peer in out:
                 link.send(message)
-            if link.peer == who:
+            if link.peer in out:
                 link.close(EVICTED, statement.reason)
                 self.closed(link)
-        if who == self.lives.of(who.node):
-            self.vitals.forget(who.node)
+        if present in out:
+            self.vitals.forget(statement.node)
         return True
 
     async def told(self, message: pb.PeerMessage, by: str) -> None:

@@ -21,11 +21,13 @@ from covey.errors import CoveyError, NotFound
 from covey.gossip.ledger import Incarnation
 from covey.library.plot import read
 from covey.library.run import FederatedRun
+from covey.node.peers.evicted import Evicted
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
 from covey.testing.gossip import relay_daemon, simulated
 from covey.testing.launch.ports import free_addresses
 from covey.wire.identities.gossip_statement import GossipStatement
+from covey.wire.identities.identity import Identity
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ONE = 1 << 52
@@ -344,6 +346,16 @@ def until_out(federation: Federation, run: str) -> None:
         120,
         "nobody knows of the eviction",
     )
+    authority = Identity.load(known[0] / "identity").authority_pem
+    for folder in known:  # whatever incarnation it comes back as
+        evicted = Evicted(folder / "gossip" / run / "evictions", run, lambda _: True, authority)
+        federation.until(partial(is_for_good, evicted, out.node), 120, f"{folder.name} would take its next incarnation")
+
+
+def is_for_good(evicted: Evicted, node: str) -> bool:
+    """Whether what is on disk puts a node out for good."""
+    evicted.load()
+    return evicted.for_good == [node]
 
 
 def is_listened_at(address: str) -> bool:

@@ -72,6 +72,8 @@ def test_a_reproducible_run_is_that_of_a_simulation_and_does_not_call_itself_pri
     shown = federation.wait(run)
     assert shown["model_sha256"] == simulated["model_sha256"]
     assert shown["metrics"] == simulated["metrics"]
+    spent = f"epsilon = {shown['metrics']['privacy/simulated-epsilon']:.3g} (delta = 1e-05) for each {unit}"
+    assert f"privacy: after 2 rounds, all of them, it has spent {spent}" in done.stderr
     assert set(shown["metrics"]) == {"privacy/simulated-epsilon", "privacy/delta"}
     assert run not in spent_in(federation, 0)
 

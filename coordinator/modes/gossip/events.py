@@ -110,8 +110,9 @@ class NoteMember:
 
 @dataclass(frozen=True)
 class Evict:
-    """Sign that an incarnation is out for good, and tell everybody."""
+    """Sign that an incarnation is out, and tell everybody; for good: with every other incarnation of its node."""
 
     node: str
     incarnation: int
     reason: str
+    for_good: bool = False

@@ -32,6 +32,7 @@ class Member:
     """A node's part: which incarnation, what it is, and since when it is awaited (asked, or without a connection).
 
     One that came after the run began takes part from its second incarnation on; `part` is then its part of the data.
+    `is_out_for_good`: every incarnation is evicted, those to come too.
     """
 
     state: ev.MemberState = "invited"
@@ -39,6 +40,7 @@ class Member:
     incarnation: int = 1
     since: float = 0.0
     part: int | None = None
+    is_out_for_good: bool = False
 
 
 class GossipMachine:
@@ -127,7 +129,7 @@ class GossipMachine:
                     self.parts[node].since = now
             case pr.NodeRemoved(node=node):
                 self.members.remove(node)
-                return self._out(node, "evicted", "an admin evicted it")
+                return [*self._out(node, "evicted", "an admin evicted it"), *self._out_for_good(node)]
             case pr.NodeAnswered(node=node, reason=reason, verdict="declined"):
                 return self._out(node, "declined", reason)
             case pr.PauseChanged(paused=paused):
@@ -183,6 +185,17 @@ class GossipMachine:
             return []
         lives, text = range(1, part.incarnation + 1), f"{state}: {reason}"[:200]
         return [self._note(node, state, reason), *(ev.Evict(node, number, text) for number in lives)]
+
+    def _out_for_good(self, node: str) -> list[Action]:
+        """No incarnation of a node that the federation has no more may come back to its peers.
+
+        It knows its own run and peers, and its certificate goes on: peers look at nothing but notices.
+        """
+        part = self.parts.get(node)
+        if part is None or part.is_out_for_good:
+            return []
+        part.is_out_for_good = True
+        return [ev.Evict(node, part.incarnation, "evicted: an admin evicted it", for_good=True)]
 
     def _stated(self, event: ev.Stated) -> list[Action]:
         part = self.parts.get(event.node)

@@ -28,7 +28,10 @@ from covey.storage.record.gossip import JOINED
 from covey.wire.identities.gossip_statement import GossipStatement
 
 EVICTED = "gossip-evicted"
-"""Kind of the event of an incarnation that is out of a run; its detail is `{"incarnation": N, "reason": TEXT}`."""
+"""Kind of the event of an incarnation that is out of a run; its detail is `{"incarnation": N, "reason": TEXT}`.
+
+With `"for_good": true` its node is out, with every incarnation.
+"""
 
 TURNED_AWAY = "gossip-turned-away"
 """Of a node that came after the run began, and takes no part: `{"reason": TEXT}`."""
@@ -49,6 +52,7 @@ class GossipMode(Mode):
         self._members: dict[str, GossipMemberRecord] = {}
         self._statements = Statements(self._services.federation, run.run.run)
         self._notices: dict[tuple[str, int], msg.GossipNotice] = {}
+        self._for_good: dict[str, msg.GossipNotice] = {}
         self._late: dict[str, int] = {}
         """Nodes that came after the run began, and their parts of the data."""
 
@@ -70,7 +74,8 @@ class GossipMode(Mode):
         self._statements = Statements(self._services.federation, run.run.run, recorded)
         rows = {row.node: row for row in members}
         for event in await run.persist(store.events, run=run.run.run, kind=EVICTED, limit=100_000):
-            self._note_out(event.node, int(str(event.detail["incarnation"])), str(event.detail["reason"]))
+            what = int(str(event.detail["incarnation"])), str(event.detail["reason"])
+            self._note_out(ev.Evict(event.node, *what, for_good=event.detail.get("for_good") is True))
         known = {node: self._known(rows[node]) for node in run.run.roster if node in rows}
         self._machine = GossipMachine(self._policy(spec), run.run.roster, expected, known)
         for row in recorded:
@@ -81,7 +86,8 @@ class GossipMode(Mode):
         part = self._late.get(row.node)
         after = [number + 1 for node, number in self._notices if node == row.node]
         present = max(self._statements.of(row.node).incarnation, *after, 1 if part is None else LATE)
-        return Member(cast(ev.MemberState, row.state), row.reason, present, part=part)
+        is_out = row.node in self._for_good
+        return Member(cast(ev.MemberState, row.state), row.reason, present, part=part, is_out_for_good=is_out)
 
     def _policy(self, spec: GossipSpec) -> ev.GossipRunPolicy:
         topology = combination_of(spec, allow_path=self._services.allow_paths).topology
@@ -207,15 +213,14 @@ class GossipMode(Mode):
         run.log.info("a node joins the run", node=node, part=part)
         run.progress.entered(node, NodeProgress("invited"))
         self._hand_out([other for other in self._members if other in services.nodes])
-        for notice in self._notices.values():
-            services.nodes.send(node, notice)
+        self._send_notices(node)
 
     def _present(self, node: str) -> msg.GossipMember | None:
         return self._services.nodes.peer(node)
 
     async def _order(self, node: str) -> None:
         """Tell a node what it takes part in; where its address has changed, everybody else will be told, too."""
-        run, nodes = self._run, self._services.nodes
+        run = self._run
         row, present = self._members[node], self._present(node)
         if present is not None and (present.address, present.fingerprint) != (row.address, row.fingerprint):
             row = GossipMemberRecord(run.run.run, node, present.address, present.fingerprint, row.state, row.reason)
@@ -225,8 +230,11 @@ class GossipMode(Mode):
         if self._members[node].state == "invited":
             run.progress.entered(node, NodeProgress("invited"))
         self._hand_out([node])
-        for notice in self._notices.values():
-            nodes.send(node, notice)
+        self._send_notices(node)
+
+    def _send_notices(self, node: str) -> None:
+        for notice in (*self._notices.values(), *self._for_good.values()):
+            self._services.nodes.send(node, notice)
 
     def _hand_out(self, to: Sequence[str]) -> None:
         """Say who takes part."""
@@ -252,16 +260,23 @@ class GossipMode(Mode):
             run.log.info("a node's part", node=action.node, state=action.state, reason=reason)
 
     async def _evict(self, action: ev.Evict) -> None:
-        if (action.node, action.incarnation) in self._notices:
+        known = action.node in self._for_good if action.for_good else (action.node, action.incarnation) in self._notices
+        if known:
             return
-        detail = {"incarnation": action.incarnation, "reason": action.reason}
+        detail: dict[str, object] = {"incarnation": action.incarnation, "reason": action.reason}
+        if action.for_good:
+            detail["for_good"] = True
         event = EventRecord(self._services.now(), EVICTED, self._run.run.run, action.node, detail)
         await self._run.persist(self._run.record.add_event, event)
-        notice = self._note_out(action.node, action.incarnation, action.reason)
+        notice = self._note_out(action)
         for node in self._members:
             self._services.nodes.send(node, notice)
 
-    def _note_out(self, node: str, incarnation: int, reason: str) -> msg.GossipNotice:
-        notice = self._services.notary.notice(self._run.run.run, node, incarnation, reason)
-        self._notices[node, incarnation] = notice
+    def _note_out(self, out: ev.Evict) -> msg.GossipNotice:
+        run, notary = self._run.run.run, self._services.notary
+        notice = notary.notice(run, out.node, out.incarnation, out.reason, for_good=out.for_good)
+        if out.for_good:
+            self._for_good[out.node] = notice
+        else:
+            self._notices[out.node, out.incarnation] = notice
         return notice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from typing_extensions import override
 
@@ -31,7 +31,7 @@ from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.commit import MadeStep, signed_version
 from covey.coordinator.runs.steps.damage import forget_damaged, intact_bytes
-from covey.coordinator.runs.steps.evaluation import NodeMetrics
+from covey.coordinator.runs.steps.evaluation import metrics_made, of_accepted
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.steps.stopping import stop_rules, value_of_nodes
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
@@ -332,7 +332,7 @@ class RoundsMode(Mode):
             result,
             [CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, phase=u.phase) for u in verdicts],
             round=action.round,
-            metrics={name: total / count for name, (total, count) in result.metrics.items()},
+            metrics=metrics_made(run.ready().spec, result.metrics, verdicts),
             collected=collected_files(run.ready().description, run.newest(), verdicts),
         )
         took_s = time.monotonic() - self._opened_at
@@ -393,8 +393,6 @@ class RoundsMode(Mode):
 
     async def _after_commit(self, number: int, verdicts: list[UpdateRecord]) -> None:
         """What can wait until the next round is on its way: the nodes' metrics of the base version, and retention."""
-        of_nodes = [
-            (update.node, cast(NodeMetrics, update.metrics)) for update in verdicts if update.verdict == "accepted"
-        ]
-        await self._run.evaluation.note_merged(self._run.ready().measured_in(number), of_nodes, EVALUATED)
+        version = self._run.ready().measured_in(number)
+        await self._run.evaluation.note_merged(version, of_accepted(verdicts), EVALUATED)
         await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))

@@ -41,7 +41,7 @@ def signed_version(
     verdicts: Sequence[CommitVerdict],
     *,
     round: int,
-    metrics: Mapping[str, float] | None = None,
+    metrics: Mapping[str, float | str] | None = None,
     collected: Sequence[PartFile] = (),
 ) -> VersionRecord:
     """The version after `base`, with its signed statement, which is chained to the one before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import structlog
 
@@ -12,9 +13,9 @@ from covey.coordinator.runs.facts import RunFacts
 from covey.coordinator.runs.ports import RunServices
 from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
-from covey.metrics import NODES, counted, failed, merged, missing, ratios
-from covey.spec import parse_json
-from covey.storage.record.contract import EventRecord, RunRecord, Store
+from covey.metrics import EVALUATED, NODES, counted, failed, merged, missing, ratios
+from covey.spec import RunSpec, parse_json
+from covey.storage.record.contract import EventRecord, RunRecord, Store, UpdateRecord
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.operations import EVALUATE
 
@@ -100,6 +101,22 @@ class RunEvaluation:
             store = self._services.store
             await store.persist(store.store.record_metrics, self._run.run, version, merged, evaluated=False)
             self._facts.note(merged)
+
+
+def of_accepted(updates: Iterable[UpdateRecord]) -> list[tuple[str, NodeMetrics]]:
+    """What nodes say in the updates that count, by node."""
+    return [(update.node, cast(NodeMetrics, update.metrics)) for update in updates if update.verdict == "accepted"]
+
+
+def metrics_made(
+    spec: RunSpec, totals: Mapping[str, tuple[float, float]], updates: Iterable[UpdateRecord]
+) -> dict[str, float | str]:
+    """What is known of a round's version as it is made: what its step measured, as (total, count) by name.
+
+    In a run that only evaluates also what nodes measured: nothing comes after this version, so it is on record with it.
+    """
+    of_step: dict[str, float | str] = {name: total / count for name, (total, count) in totals.items()}
+    return of_step | (merged_metrics(of_accepted(updates), EVALUATED) if spec.evaluation.only else {})
 
 
 def merged_metrics(parts: Iterable[tuple[str, NodeMetrics]], prefix: str) -> dict[str, float | str]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from covey.coordinator.runs.ports import RunServices
-from covey.coordinator.runs.steps.evaluation import NodeMetrics, merged_metrics
+from covey.coordinator.runs.steps.evaluation import merged_metrics, of_accepted
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.machines.stopping import StopRules
 from covey.metrics import EVALUATED, NODES
 from covey.storage.record.contract import Store, UpdateRecord
-
-"""What comes before the name of a metric that a node measured of what it trains from."""
 
 
 def stop_rules(services: RunServices, prepared: Prepared) -> StopRules:
@@ -72,5 +69,4 @@ def number_of(metric: str, metrics: Mapping[str, object]) -> float | None:
 
 
 def _value_in(metric: str, updates: Iterable[UpdateRecord]) -> float | None:
-    measured = [(u.node, cast(NodeMetrics, u.metrics)) for u in updates if u.verdict == "accepted"]
-    return number_of(metric, merged_metrics(measured, EVALUATED))
+    return number_of(metric, merged_metrics(of_accepted(updates), EVALUATED))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INIT_FIELDS = ("folder", "federation", "created", "expires_at")
 REQUEST_FIELDS = ("name", "request", "fingerprint")
 ISSUE_FIELDS = ("name", "role", "folder", "federation", "fingerprint", "expires_at", "has_keys")
-EVICT_FIELDS = ("run", "node", "incarnation", "told", "knew", "unreachable (an object: node to reason)")
+EVICT_FIELDS = ("run", "node", "incarnation", "for_good", "told", "knew", "unreachable (an object: node to reason)")
 
 
 @click.group(
@@ -124,6 +124,7 @@ def _say(certified: Certified) -> None:
     examples=(
         "covey ca evict clinic-a --run digits --peers peers.toml --identity ~/alice --reason 'lost its disk'",
         "covey ca evict clinic-a --run digits --peers peers.toml --dir /srv/covey-ca --incarnation 2 --json",
+        "covey ca evict clinic-a --run digits --peers peers.toml --identity ~/alice --for-good --reason 'it lies'",
     ),
     json_fields=EVICT_FIELDS,
 )
@@ -131,6 +132,7 @@ def _say(certified: Certified) -> None:
 @click.option("--run", required=True, help="Of which run.")
 @click.option("--peers", type=EXISTING_FILE, required=True, help="The run's peers file: whom to tell.")
 @click.option("--incarnation", type=click.IntRange(1), default=1, show_default=True, help="Which life of the node.")
+@click.option("--for-good", is_flag=True, help="Every incarnation of it, also those to come.")
 @click.option("--reason", default="evicted by an admin", show_default=True, help="For people.")
 @click.option("--identity", "identity_folder", type=EXISTING_FOLDER, help="Sign with this admin's key; or")
 @click.option("--dir", "authority_folder", type=EXISTING_FOLDER, help="with the authority's own.")
@@ -140,15 +142,16 @@ def evict(
     run: str,
     peers: Path,
     incarnation: int,
+    for_good: bool,
     reason: str,
     identity_folder: Path | None,
     authority_folder: Path | None,
     as_json: bool,
 ) -> None:
-    """Put an incarnation of NODE out of a gossip run for good. This cannot be taken back.
+    """Put an incarnation of NODE out of a gossip run. This cannot be taken back.
 
     Mass on its way to it comes back to its senders, and is reported as uncertain. The node may take part again as a new
-    incarnation. Every node that can be called is told, and says it on.
+    incarnation, unless it is --for-good. Every node that can be called is told, and says it on.
     """
     if (identity_folder is None) == (authority_folder is None):
         raise click.UsageError("say who signs: --identity of an admin, or --dir of the authority, one of the two")
@@ -161,13 +164,15 @@ def evict(
         run,
         Roster.load(peers),
         reason=reason,
+        for_good=for_good,
         authority_folder=authority_folder,
         identity_folder=identity_folder,
     )
     if as_json:
         told = {"told": list(done.told), "knew": list(done.knew), "unreachable": done.unreachable}
-        print_json({"run": run, "node": node, "incarnation": incarnation, **told})
+        print_json({"run": run, "node": node, "incarnation": incarnation, "for_good": for_good, **told})
         return
-    click.echo(f"{done.peer} is out of run {run}; told: {', '.join(done.told) or 'nobody new'}")
+    who = f"every incarnation of {node}" if for_good else str(done.peer)
+    click.echo(f"{who} is out of run {run}; told: {', '.join(done.told) or 'nobody new'}")
     for name, why in done.unreachable.items():
         click.echo(f"  {name} could not be told by us, and hears it from the others: {why}")

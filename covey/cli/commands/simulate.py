@@ -118,6 +118,7 @@ def simulate(
         written=written_keys(spec),
         model=given.path if given is not None else None,
         ray=cluster,
+        told=lambda note: click.echo(note, err=True),
         **machines,
     )
     outcome = _simulated(plan)

@@ -115,7 +115,7 @@ def _specification(
             "nodes of this training hide their examples ([privacy]), and tell no metrics of them; name a specification "
             "without it (--spec SPEC.toml), if their operators may tell"
         )
-    local_rounds = _local_rounds(begun, rounds) if wanted.local_baseline else 0
+    local_rounds = _local_rounds(begun, rounds, is_file=not initial.startswith("run:")) if wanted.local_baseline else 0
     if wanted.rounds is not None and not wanted.local_baseline:
         raise SpecError("rounds are those of the local-only baseline; ask for it (--local-baseline), or leave them out")
     policy, whole = begun["rounds"], 1 + local_rounds
@@ -157,17 +157,19 @@ def _free_name(runs: Runs, name: str, study: str) -> str:
     raise AssertionError  # numbers do not end
 
 
-def _local_rounds(begun: dict[str, Any], rounds: int | None) -> int:
+def _local_rounds(begun: dict[str, Any], rounds: int | None, *, is_file: bool) -> int:
     """Of the baseline.
 
     Raises:
         SpecError: Nobody knows how many, or from which model it should begin, or how it should train.
     """
-    if begun.get("model", {}).get("parent") or begun.get("model", {}).get("initial"):
+    if is_file and begun.get("model", {}).get("initial"):
         raise SpecError(
-            "the training began with a model of its own ([model] initial), which nodes do not have; the local-only "
-            "baseline begins with what the seed gives: name a specification without [model] (--spec SPEC.toml)"
+            "the training began with a model of its own ([model] initial), with which the local-only baseline would "
+            "have to begin; name the run that trained the model instead of its file: its record says which one that was"
         )
+    if begun["evaluation"].get("only"):
+        raise SpecError(f"run {begun['name']} trains nothing; for a local-only baseline name the run that trained")
     if begun["exchange"]["payload"] == "gradient":
         raise SpecError(
             'with payload "gradient" nodes take no step of their own, so there is nothing that they do alone; name a '

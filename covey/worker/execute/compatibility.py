@@ -282,11 +282,10 @@ def _method(parts: Parts) -> Complaints:
 
 
 def _evaluation_only(parts: Parts) -> Complaints:
-    if parts.local:
-        text = (
-            f"{len(parts.local)} tensors ({min(parts.local)}, ...) stay on the nodes with the run that trained them; "
-        )
-        yield "evaluation.only", text + "the file alone is of a model that nobody has: see that run's nodes/ metrics"
+    section = parts.spec.model
+    if parts.local and not (section.run[0] or section.parent):
+        text = f"{len(parts.local)} tensors ({min(parts.local)}, ...) stay on the nodes, who keep them by run; "
+        yield "model.initial", text + 'name the run that trained them ("run:NAME"), not a file'
 
 
 def _no_model(parts: Parts) -> Complaints:

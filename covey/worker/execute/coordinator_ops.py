@@ -7,13 +7,14 @@ from functools import partial
 
 from covey.errors import TaskError
 from covey.gossip.protocols.runs import impossible_in, notes_of
+from covey.layout import Layout
 from covey.learning.data import size_of
 from covey.learning.models import state
 from covey.learning.models.given import given_model
 from covey.learning.optimizers import local_optimizer
 from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
-from covey.parts import COLLECT, slot
+from covey.parts import COLLECT, FIRST, LOCAL, MEAN, DeclaredPart, slot
 from covey.spec import GossipSpec, RunSpec
 from covey.spec.unread import unread_by_mode
 from covey.worker.execute import privacy_metrics as privacy
@@ -38,7 +39,6 @@ from covey.worker.files.mapped import FLOAT32_BYTES
 from covey.worker.jobs.runs import DescribeJob, Description, InitialJob, InitialResult
 from covey.worker.program.context import RunContext
 from covey.worker.program.host import Host
-from covey.worker.program.local_tensors import LOCAL
 
 
 def describe(job: DescribeJob, host: Host) -> Description:
@@ -62,7 +62,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         central=parts.central > 0 and not parts.local and (context.method.global_model or spec.evaluation.only),
         aggregator_min=_needed(parts),
         slots=state_slots(parts, declared),
-        parts=tuple(part.declared(codec) for part in declared),
+        parts=(*(part.declared(codec) for part in declared), *_first_beside(spec, layout)),
         phases=context.method.phases,
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
@@ -188,6 +188,14 @@ def _kept_on_nodes(declared: Sequence[Part]) -> list[str]:
     return [slot(part.name) for part in declared if part.keep & {"node-accepted", "node-always"}]
 
 
+def _first_beside(spec: RunSpec, layout: Layout) -> tuple[DeclaredPart, ...]:
+    """The model with which the local-only baseline begins, where it comes beside the one that is evaluated."""
+    if not spec.evaluation.local_initial:
+        return ()
+    size = layout.file_bytes
+    return (DeclaredPart(FIRST, "none", "", size, exact=True, up=None, down=1, audience="all", combine=MEAN),)
+
+
 def _needed(parts: Combination) -> int:
     needed = [rule.min_updates() for rule in (parts.rule, parts.fallback) if rule is not None]
     return parts.policy.min_nodes() if parts.policy is not None else min(needed)
@@ -211,4 +219,5 @@ def initial(job: InitialJob, host: Host) -> InitialResult:
         tensors, frozen = state.tensors_of(context.model), context.frozen.names
         with given_model(job.source, context.layout, tensors, local, frozen) as given:
             written = state.write_model(job.out, context.layout, given)
-    return InitialResult(context.layout.to_json(), written.artifact, written.model_sha256)
+    stays = len(context.local.names)
+    return InitialResult(context.layout.to_json(), written.artifact, written.model_sha256, stays)

@@ -31,7 +31,7 @@ from covey.learning.training.per_example import per_example_sum
 from covey.learning.training.private import train_privately
 from covey.metrics import ALONE, Metrics, bounded, failed, why
 from covey.outgoing.filters import Leaving
-from covey.parts import slot
+from covey.parts import FIRST, LOCAL, slot
 from covey.spec import parse_json
 from covey.worker.execute import privacy_metrics as privacy
 from covey.worker.execute.forms import in_words
@@ -48,7 +48,6 @@ from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 from covey.worker.jobs.versions import ApplyJob, ApplyResult
 from covey.worker.program.context import Contexts, RunContext
 from covey.worker.program.host import Host
-from covey.worker.program.local_tensors import LOCAL
 
 log = structlog.get_logger(room="worker")
 
@@ -121,6 +120,11 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
             + (f"; it does with [task.options] {ON_NODES} = true" if hasattr(context.task.options, ON_NODES) else "")
         )
     check_answer(job.limits, size_of(dataset))
+    if context.local.names and slot(LOCAL) not in job.state:
+        raise TaskError(
+            f"this node does not have what stayed on it ({', '.join(sorted(context.local.names))[:200]}) of run "
+            f"{spec.model.parent.partition('@')[0]}: it took no part in it, or lost it, or has worked for many since"
+        )
     evaluation = dict(_safely(host, lambda: _evaluated(context, dataset, host)))
     steps = 0
     if spec.evaluation.local_rounds:
@@ -131,7 +135,7 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
 
 
 def _alone(context: RunContext, job: TrainJob, codec: Codec, host: Host, began: float) -> tuple[int, Metrics]:
-    """Train with nobody else, from the seed's first model: the steps that it took, and what came of it.
+    """Train with nobody else, from where the training began: the steps that it took, and what came of it.
 
     It is the training of a federation that has this node only, whose model is in memory and nowhere else.
     """
@@ -139,8 +143,9 @@ def _alone(context: RunContext, job: TrainJob, codec: Codec, host: Host, began: 
     check_limits(
         job.limits, context.spec, len(_indices(context, job)), sum(p.numel() for p in context.model.parameters())
     )
-    context.first_model()
-    steps = 0
+    model, steps = context.first_model(), 0
+    if FIRST in job.inputs:
+        state.load_into(model, job.inputs[FIRST], context.layout)
     try:
         for number in range(1, context.spec.evaluation.local_rounds + 1):
             _, fit = _fit(context, replace(job, round=number), codec, RecipeInputs(context.layout), host, began)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -96,6 +96,11 @@ class Description:
     privacy: PrivacyForecast | None = None
     """What it will have spent then; None: nothing that is accounted for."""
 
+    def noted(self) -> dict[str, Any]:
+        """What is on record with the run's submission, by name."""
+        privacy = self.privacy and asdict(self.privacy)
+        return {name: value for name, value in (("exchange", self.sharing), ("privacy", privacy)) if value}
+
 
 @dataclass(frozen=True)
 class InitialJob:
@@ -120,6 +125,8 @@ class InitialResult:
     """Canonical JSON of the layout."""
     artifact: ArtifactField
     model_sha256: str
+    stays: int = 0
+    """How many tensors of the model are not in it, as they stay on each node."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from covey.learning.models.state import layout_of, tensors_of, views
 from covey.worker.files.updates import write_tensors
 
 _EMPTY = torch.empty(0, dtype=torch.uint8)
-LOCAL = "local"
-"""Under this name (with `covey.parts.slot`) a node keeps them."""
 
 
 class LocalTensors:

@@ -16,14 +16,15 @@ from typing import Any
 import structlog
 
 from covey import messages as msg
-from covey.artifact import Artifact, artifact_from_json, artifact_to_json
+from covey.artifact import artifact_from_json, artifact_to_json
 from covey.errors import StoreError
 from covey.node.assignments.record.durable import replace_file, write_durably
 from covey.node.updates import FinishedUpdate, State
+from covey.parts import LOCAL, slot
 
 log = structlog.get_logger(room="node")
 MAX_RUNS = 16
-"""Of so many runs state is kept: the end of a run may go unheard while the node is away."""
+"""Of so many runs state is kept: the end of a run may go unheard while the node is away. And of so many that ended."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ class RunState:
 class RunStates:
     """The states of the newest runs, in memory."""
 
-    def __init__(self, states: Iterable[RunState] = ()) -> None:
+    def __init__(self, states: Iterable[RunState] = (), ended: Iterable[tuple[str, State]] = ()) -> None:
         self._states = {state.run: state for state in states}
+        self._ended = dict(ended)
         self._bound()
 
     def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
@@ -85,8 +87,10 @@ class RunStates:
         self._put(RunState(update.run, now.accepted, update.digest, state, update.round, now.own, own, now.lost_before))
 
     def own_state(self, run: str) -> State:
-        """The newest state that counts whatever became of the updates."""
-        now = self._states.get(run, RunState(run))
+        """The newest state that counts whatever became of the updates; of a run that has ended: what stays."""
+        if run not in self._states:
+            return self._ended.get(run, {})
+        now = self._states[run]
         return now.staged_own if now.update else now.own
 
     def lost_before(self, run: str) -> int:
@@ -94,17 +98,26 @@ class RunStates:
         return self._states.get(run, RunState(run)).lost_before
 
     def forget(self, run: str) -> None:
-        """The run has ended."""
+        """The run has ended. What of its model is on this node only is kept: with the rest it can be evaluated."""
+        stays = {name: artifact for name, artifact in self.own_state(run).items() if name == slot(LOCAL)}
         self._states.pop(run, None)
+        if stays:
+            self._ended[run] = stays
+            self._bound()
 
     def digests(self) -> set[str]:
         """Of the files that are needed."""
-        states = (files for state in self.newest_last() for files in state.files)
+        states = [files for state in self.newest_last() for files in state.files]
+        states += [files for _, files in self.ended()]
         return {artifact.digest for files in states for artifact in files.values()}
 
     def newest_last(self) -> tuple[RunState, ...]:
         """All of them; the run that was worked for last comes last."""
         return tuple(self._states.values())
+
+    def ended(self) -> tuple[tuple[str, State], ...]:
+        """What is kept of runs that have ended; the newest last."""
+        return tuple(self._ended.items())
 
     def _put(self, state: RunState) -> None:
         self._states.pop(state.run, None)
@@ -116,6 +129,8 @@ class RunStates:
             run = next(iter(self._states))
             del self._states[run]
             log.warning("the state kept of a run is dropped: other runs are newer", run=run, max_runs=MAX_RUNS)
+        while len(self._ended) > MAX_RUNS:
+            del self._ended[next(iter(self._ended))]
 
 
 class LocalStates:
@@ -134,8 +149,8 @@ class LocalStates:
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self._path, self._durable = folder / "carried.json", durable
         folder.mkdir(parents=True, exist_ok=True)
-        self._states = RunStates(_read(self._path))
-        self._written = self._states.newest_last()
+        self._states = RunStates(*_read(self._path))
+        self._written = self._content()
         self._lock = threading.Lock()
 
     def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
@@ -152,7 +167,7 @@ class LocalStates:
             self._write()
 
     def own_state(self, run: str) -> State:
-        """The newest state that counts whatever became of the updates. Does not block."""
+        """As `RunStates.own_state`. Does not block."""
         return self._states.own_state(run)
 
     def lost_before(self, run: str) -> int:
@@ -160,7 +175,7 @@ class LocalStates:
         return self._states.lost_before(run)
 
     def forget(self, run: str) -> None:
-        """The run has ended; its state is dropped from the file, too."""
+        """The run has ended; its state is dropped from the file, too, but for what stays."""
         with self._lock:
             self._states.forget(run)
             self._write()
@@ -169,22 +184,29 @@ class LocalStates:
         """Of the files that are needed. Does not block."""
         return self._states.digests()
 
+    def _content(self) -> tuple[object, ...]:
+        return self._states.newest_last(), self._states.ended()
+
     def _write(self) -> None:
-        now = self._states.newest_last()
+        now = self._content()
         if now != self._written:
+            data: dict[str, Any] = {"runs": [_to_json(state) for state in self._states.newest_last()]}
+            if ended := self._states.ended():
+                data["ended"] = {run: _files_to_json(state) for run, state in ended}
             write = write_durably if self._durable else replace_file
-            write(self._path, json.dumps({"runs": [_to_json(state) for state in now]}))
+            write(self._path, json.dumps(data))
             self._written = now
 
 
-def _read(path: Path) -> list[RunState]:
+def _read(path: Path) -> tuple[list[RunState], list[tuple[str, State]]]:
     """Only a missing file is no state: whoever took a damaged one for that would drop the files it names."""
     try:
         data = json.loads(path.read_text())
+        ended = [(run, _files_from_json(files)) for run, files in data.get("ended", {}).items()]
         # A file of an earlier version holds the state of one run.
-        return [_from_json(item) for item in data.get("runs", [data]) if item["run"]]
+        return [_from_json(item) for item in data.get("runs", [data]) if item["run"]], ended
     except FileNotFoundError:
-        return []
+        return [], []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{path}, which says what this node keeps of its runs, cannot be read ({error!r}); nothing was deleted. "
@@ -192,10 +214,16 @@ def _read(path: Path) -> list[RunState]:
         ) from error
 
 
-def _to_json(state: RunState) -> dict[str, Any]:
-    def files(of: State) -> dict[str, Any]:
-        return {name: artifact_to_json(artifact) for name, artifact in of.items()}
+def _files_to_json(of: State) -> dict[str, Any]:
+    return {name: artifact_to_json(artifact) for name, artifact in of.items()}
 
+
+def _files_from_json(values: Mapping[str, Any]) -> State:
+    return {name: artifact_from_json(value) for name, value in values.items()}
+
+
+def _to_json(state: RunState) -> dict[str, Any]:
+    files = _files_to_json
     return {
         "run": state.run,
         "accepted": files(state.accepted),
@@ -209,9 +237,7 @@ def _to_json(state: RunState) -> dict[str, Any]:
 
 
 def _from_json(data: Mapping[str, Any]) -> RunState:
-    def files(values: Mapping[str, Any]) -> dict[str, Artifact]:
-        return {name: artifact_from_json(value) for name, value in values.items()}
-
+    files = _files_from_json
     own, staged_own = files(data.get("own", {})), files(data.get("staged_own", {}))  # not in older versions' files
     accepted, staged = files(data["accepted"]), files(data["staged"])
     numbers = data.get("round", 0), data.get("lost_before", 0)

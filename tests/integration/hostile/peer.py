@@ -143,12 +143,12 @@ class HostilePeer:
             over.set()
             thread.join()
 
-    def answered(self, kind: str) -> tuple[Stream, Any]:
+    def answered(self, kind: str, **hello: Any) -> tuple[Stream, Any]:
         """A link and what the node says first, where too many were opened just before."""
         give_up_at = time.monotonic() + ANSWER_S
         while True:
             stream = self.stream()
-            stream.send(self.hello())
+            stream.send(self.hello(**hello))
             try:
                 return stream, stream.take(kind)
             except ConnectionError:

@@ -69,8 +69,8 @@ def up(nodes: GossipNodes, index: int) -> None:
     assert wait_until(lambda: "ready for peers" in log.read_text(), 60)
 
 
-def evict_eve(nodes: GossipNodes) -> None:
-    nodes.cli("ca", "evict", "n2", "--run", "gossip", "--peers", nodes.peers, "--dir", nodes.root / "ca")
+def evict_eve(nodes: GossipNodes, *options: str) -> None:
+    nodes.cli("ca", "evict", "n2", "--run", "gossip", "--peers", nodes.peers, "--dir", nodes.root / "ca", *options)
 
 
 def wrong_offers(eve: HostilePeer, size: int) -> dict[str, dict[str, Any]]:
@@ -189,9 +189,13 @@ def floods(nodes: GossipNodes, eve: HostilePeer) -> None:
 
 
 def is_out(eve: HostilePeer) -> None:
-    """The notice comes before the refusal; told again and again, it is nothing new."""
+    """The notice comes before the refusal, whichever life it says to be; told again and again, it is nothing new."""
     link, notice = eve.answered("eviction")
-    assert "is evicted: " in link.ended().details()
+    assert "is evicted for good: " in link.ended().details()
+    for life in (2, 1 << 31):
+        link, again = eve.answered("eviction", incarnation=life, minted=0)
+        assert again == notice
+        assert "n2 is evicted for good: " in link.ended().details()
     for _ in range(5):
         assert not eve.stub.Notify(notice, timeout=ANSWER_S).is_new
     for changed in ("statement", "signature", "certificate"):
@@ -223,7 +227,7 @@ def test_what_a_peer_says_changes_not_one_bit_of_the_run_of_the_others(nodes: Go
         floods(nodes, eve)
         nodes.start(1, options=["--stay"])  # the run begins in the middle of it
         nodes.until_step(0, 3, 120)
-        evict_eve(nodes)
+        evict_eve(nodes, "--for-good")
     with calling(nodes) as eve:
         is_out(eve)
     assert wait_until(lambda: all(read_node(nodes.folder(index)).facts.ended for index in (0, 1)), 120)

@@ -128,6 +128,8 @@ class Worker:
         """Operation to what it raises."""
         self.gates = {}
         """Operation to an event without which it is not done."""
+        self.stays = 0
+        """How many tensors of the model stay on nodes."""
         self.jobs = []
         self.rejected = {}
         self.plans = {}
@@ -162,7 +164,7 @@ class Worker:
 
     def _initial(self, job):
         artifact, sha256 = written(job.out, job.spec_json.encode())
-        return InitialResult(make.LAYOUT, artifact, sha256)
+        return InitialResult(make.LAYOUT, artifact, sha256, self.stays)
 
     def _step(self, job):
         return self._decide(job) if job.answers[0].number else self._aggregate(job)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from covey.errors import CoveyError, IdentityError
-from covey.wire.evictions import EvictionStatement, SignedNotice, opened_eviction, sign_eviction
+from covey.wire.evictions import FOR_GOOD, EvictionStatement, SignedNotice, opened_eviction, sign_eviction
 from covey.wire.identities.authority import Authority
 
 
@@ -28,6 +28,17 @@ def signed(identity, statement):
 
 def test_an_admin_may_evict(signed, statement, authority):
     assert opened_eviction(signed(), authority.pem) == statement
+
+
+def test_what_is_meant_for_an_incarnation_cannot_be_made_one_for_good(signed, statement, authority):
+    once, final = signed(), signed(covey=FOR_GOOD)
+    assert not opened_eviction(once, authority.pem).is_for_good
+    assert opened_eviction(final, authority.pem) == dataclasses.replace(statement, covey=FOR_GOOD)
+    assert opened_eviction(final, authority.pem).is_for_good
+    with pytest.raises(IdentityError):
+        opened_eviction(dataclasses.replace(final, signature=once.signature), authority.pem)
+    with pytest.raises(IdentityError, match="not a statement of kind"):
+        opened_eviction(signed(covey="eviction/3"), authority.pem)
 
 
 def test_the_authority_itself_may_evict(tmp_path, statement, authority):

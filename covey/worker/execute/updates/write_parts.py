@@ -16,7 +16,7 @@ from covey.learning.recipe import RecipeInputs
 from covey.learning.task import FitResult
 from covey.methods.contract import Part
 from covey.outgoing.filters import Leaving
-from covey.parts import RULE, slot
+from covey.parts import LOCAL, RULE, slot
 from covey.spec import GossipSpec
 from covey.worker.execute.updates.encode_update import write_update
 from covey.worker.execute.updates.filtered import Filters
@@ -26,7 +26,6 @@ from covey.worker.files.updates import ModelVector, write_bytes, write_flat, wri
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.training import TrainJob
 from covey.worker.program.context import RunContext
-from covey.worker.program.local_tensors import LOCAL
 
 
 @dataclass(frozen=True)

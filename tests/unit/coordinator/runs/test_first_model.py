@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from covey import messages as msg
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.errors import Conflict, LayoutError, NotFound, SpecError
 from covey.machines.protocol import StopRequested
+from covey.parts import FIRST, slot
 from covey.spec import ModelSection, parse_data, parse_json, parse_toml
 from covey.storage.record.contract import RunRecord
 from tests.unit.coordinator.world import ROUNDS
@@ -25,6 +27,14 @@ def submitted(name, **model):
     spec = parse_toml(ROUNDS.format(count=2, nodes=2, where="central"))
     spec = spec.model_copy(update={"model": ModelSection(**model)})
     return RunRecord(name, name, spec.mode, spec.to_json(), spec.seed, "queued", "", 2000.0), spec
+
+
+def evaluating(name, **model):
+    """A run that only evaluates, with a baseline of two rounds."""
+    record, spec = submitted(name, **model)
+    section = spec.evaluation.model_copy(update={"only": True, "local_rounds": 2})
+    spec = spec.model_copy(update={"evaluation": section})
+    return replace(record, spec=spec.to_json()), spec
 
 
 @pytest.fixture
@@ -115,6 +125,33 @@ async def test_a_file_that_is_let_go_while_it_is_read_is_used_for_nothing(world,
     with pytest.raises(Conflict, match="let go meanwhile"):
         await submission
     assert world.record.runs() == []
+
+
+async def test_a_baseline_begins_with_the_model_with_which_the_evaluated_run_began(world, services, parent):
+    await add_run(services, *submitted("child", initial="run:parent"))
+    _, task = world.execute("child")
+    await asyncio.gather(task, world.work("child"))
+    for name, wanted in (("child", world.record.version("child", 0).artifact), ("parent", None)):
+        record, spec = evaluating(f"of-{name}", initial=f"run:{name}")
+        _, spec = await add_run(services, record, spec)
+        named = f"sha256:{wanted.digest}" if wanted else ""
+        assert spec.evaluation.local_initial == named
+        beside = world.record.version(f"of-{name}", 0).state
+        assert [(part.name, part.artifact) for part in beside] == ([(slot(FIRST), wanted)] if wanted else [])
+    other = replace(world.record.run("child"), layout="another")
+    world.record.run = lambda run, real=world.record.run: other if run == "child" else real(run)
+    with pytest.raises(SpecError, match=r"evaluation\.local_rounds: run child began with a model of its own"):
+        await add_run(services, *evaluating("changed", initial="run:child"))
+
+
+async def test_what_stays_on_nodes_is_that_of_the_last_version(world, services, parent):
+    world.worker.stays = 3
+    await add_run(services, *evaluating("newest", initial="run:parent"))
+    with pytest.raises(SpecError, match=r"3 tensors stay .* run parent ended with version 2"):
+        await add_run(services, *evaluating("older", initial="run:parent@1"))
+    await add_run(services, *submitted("child", initial="run:parent"))
+    with pytest.raises(SpecError, match="run child is queued"):
+        await add_run(services, *evaluating("early", initial="run:child@0"))
 
 
 async def test_the_nodes_of_a_gossip_run_have_its_file_from_here(world, services, parent, tmp_path):

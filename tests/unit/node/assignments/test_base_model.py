@@ -14,7 +14,9 @@ from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
 from covey.node.operator.config import Limits, NodeSettings
-from tests.unit.node.memory import LARGE, assignment, model_bytes
+from covey.parts import FIRST
+from covey.spec import parse_data
+from tests.unit.node.memory import LARGE, SPEC, assignment, model_bytes
 
 CHANGE = b"the change"
 
@@ -242,3 +244,19 @@ async def test_a_model_that_others_may_have_is_lent_and_said_to_be_there(node, h
         await BaseModels(held).bring(talk, layout)
     assert lending.models == [("a", model.digest)]
     assert node.coordinator.of(msg.ModelReport) == [msg.ModelReport("a", model.digest, lends)]
+
+
+async def test_training_alone_begins_with_the_model_that_is_named_and_no_other(bring):
+    first, other = (artifact_of([content]) for content in (b"first", b"other"))
+    only = {
+        "evaluation": {"only": True, "local_rounds": 1, "local_initial": f"sha256:{first.digest}"},
+        "model": {"initial": "run:x"},
+        "rounds": {"count": 1},
+    }
+    spec = parse_data(json.loads(SPEC) | only).to_json()
+    file = msg.InputFile(FIRST, "", first, b"first")
+    _, inputs = await bring(assignment("a", spec=spec, inputs=(file,)))
+    assert inputs[FIRST, ""].read_bytes() == b"first"
+    for wrong in ((), (file, file), (msg.InputFile(FIRST, "", other, b"other"),)):
+        with pytest.raises(PolicyError, match="training alone begins with the model"):
+            await bring(assignment("a", spec=spec, inputs=wrong))

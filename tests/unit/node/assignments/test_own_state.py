@@ -6,8 +6,10 @@ from pathlib import Path
 
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_of
+from covey.node.assignments.record.local_state import MAX_RUNS
 from covey.node.assignments.record.store import NodeStore
 from covey.node.updates import FinishedUpdate
+from covey.parts import LOCAL, slot
 
 ACCEPTED, UNKNOWN = msg.Feedback("u1", accepted=True), msg.Feedback()
 
@@ -76,3 +78,17 @@ def test_a_node_that_lost_what_it_kept_knows_so_until_its_next_round(tmp_path: P
     assert again.lost_before("run") == 2  # the same update may have to be made again
     assert again.settle("run", msg.Feedback("u2", accepted=True), 3) == {"c": file("c2")}
     assert again.lost_before("run") == 0
+
+
+def test_what_stays_of_a_model_outlasts_its_run_and_nothing_else_does(tmp_path: Path) -> None:
+    store, names = NodeStore(tmp_path), [f"run-{number}" for number in range(MAX_RUNS + 1)]
+    for name in names:
+        update = FinishedUpdate(name, 1, "base", name, b"s", b"s", ())
+        store.save(update, {"c": file("c")}, {slot(LOCAL): file(name), "own": file("o")})
+        store.forget(name)
+        store.forget(name)  # the end of a run is heard more than once
+    again = NodeStore(tmp_path)
+    assert [again.own_state(name) for name in names] == [{}, *({slot(LOCAL): file(name)} for name in names[1:])]
+    assert again.needed() == {file(name).digest for name in names[1:]}
+    again.save(finished(), {}, {"own": file("o1")})
+    assert NodeStore(tmp_path).own_state(names[-1]) == {slot(LOCAL): file(names[-1])}

@@ -18,7 +18,7 @@ from covey.node.peers.lives import Part
 from covey.node.peers.network import PeerNetwork, PeerSettings
 from covey.node.peers.roster import Member, Roster
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.wire.evictions import EvictionStatement, sign_eviction
+from covey.wire.evictions import ONCE, EvictionStatement, sign_eviction
 from covey.wire.mass_receipts import Notary
 
 CHUNK = 1 << 20
@@ -186,8 +186,9 @@ class Swarm:
             await calls.close()
         raise AssertionError("there was a link")
 
-    async def evict(self, who, admin, *, at):
+    async def evict(self, who, admin, *, at, kind=ONCE):
         """Sign a notice, and bring it to a node; whether it was new there."""
-        statement = EvictionStatement(admin.federation, "digits", who.node, who.number, "lost its disk", time.time())
+        said = admin.federation, "digits", who.node, who.number, "lost its disk", time.time()
+        statement = EvictionStatement(*said, covey=kind)
         notice = sign_eviction(statement, admin.key_pem, admin.certificate_pem)
         return await bring_notice(notice, self._members[at], admin)

@@ -8,7 +8,7 @@ import pytest
 from covey.errors import IdentityError, NotFound
 from covey.gossip.ledger import Incarnation
 from covey.node.peers.evicted import Evicted
-from covey.wire.evictions import EvictionStatement, sign_eviction
+from covey.wire.evictions import FOR_GOOD, ONCE, EvictionStatement, sign_eviction
 
 ADA = Incarnation("ada")
 
@@ -17,8 +17,8 @@ ADA = Incarnation("ada")
 def notice(identity):
     admin = identity("root", "admin")
 
-    def make(node="ada", number=1, run="digits", reason="lost its disk"):
-        statement = EvictionStatement(admin.federation, run, node, number, reason, time.time())
+    def make(node="ada", number=1, run="digits", reason="lost its disk", kind=ONCE):
+        statement = EvictionStatement(admin.federation, run, node, number, reason, time.time(), covey=kind)
         return sign_eviction(statement, admin.key_pem, admin.certificate_pem)
 
     return make
@@ -53,6 +53,27 @@ def test_of_several_notices_about_one_incarnation_the_first_counts(opened, notic
     assert evicted.take(notice(reason="another one")) is None
     assert evicted.notices() == [first]
     assert len(list((tmp_path / "evictions").iterdir())) == 1
+
+
+def test_for_good_means_every_incarnation_also_after_a_restart_and_beside_notices_about_one(opened, notice):
+    evicted, once, final = opened(), notice(), notice(reason="it lies", kind=FOR_GOOD)
+    assert evicted.take(once) is not None
+    evicted.refuse_for_good("ada")
+    assert evicted.take(final) is not None
+    assert evicted.take(final) is None
+    assert evicted.take(notice(number=7, reason="again", kind=FOR_GOOD)) is None
+    for known in (evicted, opened()):
+        assert known.notices() == [once, final]
+        assert (list(known), known.for_good) == ([ADA], ["ada"])
+        for number in (1, 2, 1_000_000):
+            assert Incarnation("ada", number) in known
+            assert known.notice_of(Incarnation("ada", number)) == final
+            with pytest.raises(IdentityError, match="ada is evicted for good: it lies; no incarnation of it"):
+                known.refuse(Incarnation("ada", number))
+        with pytest.raises(IdentityError, match="for good"):
+            known.refuse_for_good("ada")
+        known.refuse(Incarnation("bob"))
+        assert Incarnation("bob") not in known
 
 
 def test_a_notice_that_comes_from_several_peers_at_once_is_taken_once(opened, notice):

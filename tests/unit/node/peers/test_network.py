@@ -16,6 +16,7 @@ from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.receipts import Kept
 from covey.node.peers.calls import PeerCalls
 from covey.node.peers.roster import Member
+from covey.wire.evictions import FOR_GOOD
 from covey.wire.identities.authority import write_private
 from tests.unit.node.peers.swarm import Swarm, body_of
 
@@ -179,6 +180,19 @@ async def test_an_eviction_reaches_everybody_and_the_evicted_node_comes_back_as_
     assert again.me in cyd.inbox.of(PeerJoined)
     await again.send(cyd, 1, again.put(body_of(1000)))
     assert cyd.inbox.batches[-1][0] == again.me
+    # For good: whoever names which incarnation, everybody puts out the one that it knows, and takes no further one.
+    assert await small.evict(ada.me, admin, at="bob", kind=FOR_GOOD)
+    await asyncio.gather(*(node.hears_evicted(again.me) for node in (again, cyd)))
+    assert not await small.evict(again.me, admin, at="cyd", kind=FOR_GOOD)
+    await again.network.stop()
+    third = await small.start("ada", knows=["bob", "cyd"], number=3)
+    for peer in ("bob", "cyd"):
+        assert "ada is evicted for good: lost its disk; no incarnation of it" in await small.refusal(third, peer)
+    await third.hears_evicted(third.me)
+    await cyd.network.stop()
+    cyd = await small.start("cyd", knows=["bob"])  # with an empty folder: a late node hears it, too
+    await cyd.hears_evicted(ada.me)
+    assert "for good" in await small.refusal(third, "cyd")
 
 
 async def test_a_peer_with_another_address_is_called_there_and_the_other_links_stay(small):

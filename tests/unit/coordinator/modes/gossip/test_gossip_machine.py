@@ -135,6 +135,11 @@ def test_who_declines_or_is_evicted_is_out_for_its_peers_too() -> None:
         ev.NoteMember("bob", "evicted", "an admin evicted it"),
         ev.Evict("bob", 1, "evicted: an admin evicted it"),
         ev.Evict("bob", 2, "evicted: an admin evicted it"),
+        ev.Evict("bob", 2, "evicted: an admin evicted it", for_good=True),
+    ]
+    assert machine.handle(pr.NodeRemoved("bob", 2.0)) == []
+    assert machine.handle(pr.NodeRemoved("ada", 2.0)) == [  # it declined before, and is to come back no more
+        ev.Evict("ada", 1, "evicted: an admin evicted it", for_good=True)
     ]
     assert machine.handle(said("bob", "completed")) == []
     assert machine.handle(pr.NodeJoined("ada", 3.0)) == []
@@ -215,7 +220,8 @@ def test_who_rejoins_and_states_nothing_is_evicted_as_its_peers_know_it() -> Non
     machine = begun("ada", "bob")
     machine.handle(said("ada", "retired"))  # the next incarnation takes part from now on
     out = machine.handle(pr.NodeRemoved("ada", 2.0))
-    assert [action.incarnation for action in out if isinstance(action, ev.Evict)] == [1, 2]
+    evicted = [(action.incarnation, action.for_good) for action in out if isinstance(action, ev.Evict)]
+    assert evicted == [(1, False), (2, False), (2, True)]
 
 
 def test_of_a_node_that_moves_again_and_again_the_others_are_told_now_and_then() -> None:
@@ -280,6 +286,7 @@ def test_whatever_happens_every_part_is_counted_and_the_state_can_be_written(
 
 @pytest.mark.parametrize("state", ["declined", "evicted"])
 def test_who_is_out_is_out_once(state: ev.MemberState) -> None:
-    machine = GossipMachine(POLICY, NODES, known={node: Member() for node in NODES} | {"ada": Member(state)})
+    out = Member(state, is_out_for_good=True)
+    machine = GossipMachine(POLICY, NODES, known={node: Member() for node in NODES} | {"ada": out})
     machine.handle(pr.Started(0.0))
     assert machine.handle(pr.NodeRemoved("ada", 1.0)) == []

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from covey import messages as msg
+from covey.coordinator.modes.gossip import events as ev
 from covey.coordinator.modes.gossip.mode import EVICTED
 from covey.coordinator.modes.gossip.replay import refuse_replay
 from covey.coordinator.modes.gossip.statements import Statements
 from covey.coordinator.nodes.gossip import peer_address, take_statement
 from covey.errors import IdentityError, SpecError
 from covey.machines import protocol as pr
-from covey.wire.evictions import SignedNotice, opened_eviction
+from covey.wire.evictions import EvictionStatement, SignedNotice, opened_eviction
 from covey.wire.identities.authority import Authority
 from covey.wire.identities.gossip_statement import EdgeStatement, GossipStatement, StepStatement
 from tests.unit.coordinator.world import FEDERATION, World
@@ -143,6 +144,10 @@ async def test_a_coordinator_that_comes_back_knows_what_it_knew(world: World) ->
     again.base, again.prepared = active.base, active.prepared
     machine = await again.mode.begin(active.prepared, {})
     assert {node: part.state for node, part in machine.parts.items()} == {"ada": "completed", "bob": "evicted"}
+    assert [node for node, part in machine.parts.items() if part.is_out_for_good] == ["bob"]
+    await again.mode.do(ev.SendOrder("ada"))
+    told = [EvictionStatement.from_bytes(notice.statement) for notice in sent(world, msg.GossipNotice, "ada")]
+    assert [(each.node, each.is_for_good) for each in told[-2:]] == [("bob", False), ("bob", True)]
     world.nodes.sent.clear()
     await again.mode.stated("ada", statement(world, "ada", 1))
     assert sent(world, msg.GossipReceipt) == [receipt(statement(world, state="completed", step=4), 1, 1)]
@@ -202,7 +207,7 @@ async def test_a_further_incarnation_states_something_only_once_the_one_before_i
     assert list(active.mode._notices) == [("ada", 1)]  # which is the one that its peers know
 
     await state(world, active, "bob", 1, state="retired")
-    while len(sent(world, msg.GossipNotice, "bob")) < 2:
+    while len(sent(world, msg.GossipNotice, "bob")) < 3:  # of ada there are two: of her incarnation, and for good
         await world.changed(active)
     await state(world, active, "bob", 1, incarnation=2)
     assert [row.incarnation for row in world.record.gossip_statements("run", "bob")] == [1, 2]
