@@ -16,10 +16,11 @@ from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.metrics import GossipMetrics, figures_of
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip_part import GossipPart, Terms, worker_of
+from covey.node.gossip_peers_file import PeersFile
 from covey.node.membership.own_certificate import OwnCertificate
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
-from covey.node.peers.roster import Roster
+from covey.node.peers.roster import Member, Roster
 from covey.signals import told_by_signals
 from covey.spec import GossipSpec
 from covey.storage.files.data_lock import held
@@ -99,7 +100,8 @@ async def _certified(config: GossipConfig, identity: Identity, roster: Roster, s
     shown(identity)
     daemon = GossipDaemon(config, certificate, roster, metrics)
     services = {"peers": daemon.has_peers, "store": daemon.can_write}
-    beside = [asyncio.create_task(work) for work in (certificate.keep(), daemon.measure(), say_jumps())]
+    peers = PeersFile(config.peers, roster, daemon.meet)
+    beside = [asyncio.create_task(work) for work in (certificate.keep(), peers.keep(), daemon.measure(), say_jumps())]
     try:
         async with (
             scrapable(metrics.registry, config.node.metrics, folder),
@@ -147,6 +149,11 @@ class GossipDaemon:
             await self._worker.stop()
         log.info("stopped", how=how)
         return 1 if how in ("evicted", "retired") else 0
+
+    def meet(self, member: Member) -> None:
+        """Call a peer where its address is by now."""
+        if self._part.network is not None:
+            self._part.network.meet(member)
 
     def has_peers(self) -> bool:
         """Whether there is a link to a peer, or none is needed any more."""

@@ -137,6 +137,11 @@ class GossipNodes:
             return self._meeting_address
         return self._relays[index].address if self._relays else self._addresses[index]
 
+    def move(self, index: int) -> None:
+        """Another address for a node that is down; all peers files say so from now on."""
+        before, self._addresses[index] = self._addresses[index], *free_addresses(1)
+        self.peers.write_text(self.peers.read_text().replace(before, self._addresses[index]))
+
     def relay(self, index: int) -> RelayThread:
         """What stands before a node."""
         return self._relays[index]

@@ -1,11 +1,11 @@
-"""Drills on gossip nodes' processes: a partition in two halves that heals, and a node that is dead for good."""
+"""Drills on gossip nodes' processes: two silent peers, a partition that heals, and a node that is dead for good."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from covey.testing.launch.processes import children_of, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 ONE = 1 << 52
-STEPS = 40
+STEPS, LONGER = 40, 60
 GOING = {
     "agp": 'protocol = "agp"\nrate_correction = "none"',
     "d-psgd": 'protocol = "d-psgd"\ntopology = { name = "complete" }\nmixing = { name = "metropolis-hastings" }',
@@ -66,6 +66,20 @@ def trainings_stand_still(nodes: GossipNodes, *which: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+@contextmanager
+def silent(nodes: GossipNodes, *which: int) -> Iterator[None]:
+    """Meanwhile these nodes' daemons and workers do nothing, and say nothing, all at once."""
+    daemons = [nodes.daemon(index).pid for index in which]
+    with trainings_stand_still(nodes, *which):
+        for pid in daemons:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in daemons:
+                os.kill(pid, signal.SIGCONT)
+
+
 def near(what: str, reached: Learned, undisturbed: Any, mass: dict[str, Any]) -> None:
     """What nodes came to is near to what they come to undisturbed; it is said how near."""
     accuracy = undisturbed["metrics"]["accuracy"]
@@ -75,37 +89,51 @@ def near(what: str, reached: Learned, undisturbed: Any, mass: dict[str, Any]) ->
     assert reached.accuracy > accuracy - 0.15
 
 
-def test_a_partition_in_two_halves_heals_and_no_mass_was_made_or_lost(tmp_path: Path) -> None:
-    spec = partial(GOING_SPEC.format, path=PACED, steps=STEPS, protocol=GOING["agp"])
-    with GossipNodes(tmp_path, spec(seconds=0.2), 4, links=True) as nodes:
+def check_everybody(nodes: GossipNodes, states: Callable[[str, str], str], which: Collection[int]) -> None:
+    """Some nodes come to have each other node as a function of both names says: there, or away."""
+    for index in which:
+        name = nodes.names[index]
+        expected = {peer: states(name, peer) for peer in nodes.names if peer != name}
+        assert wait_until(partial(sees, nodes, index, expected), 120, poll_s=0.5)
+
+
+def check_go_on(nodes: GossipNodes, which: Collection[int]) -> None:
+    """Some nodes make three further steps."""
+    steps = {index: nodes.steps(index) for index in which}
+    for index in which:
+        nodes.until_step(index, steps[index] + 3, 120)
+
+
+def test_two_peers_fall_silent_at_once_and_a_partition_heals_and_no_mass_was_made_or_lost(tmp_path: Path) -> None:
+    spec = partial(GOING_SPEC.format, path=PACED, steps=LONGER, protocol=GOING["agp"])
+    everybody = range(5)
+    with GossipNodes(tmp_path, spec(seconds=0.2), 5, links=True) as nodes:
         allow_paced(nodes)
         nodes.start_all()
-        for index in range(4):
+        for index in everybody:
             nodes.until_step(index, 3, 120)
-        between = nodes.links([0, 1], [2, 3])
-        with trainings_stand_still(nodes, *range(4)):
+        with silent(nodes, 1, 3):
+            with trainings_stand_still(nodes, 0, 2, 4):
+                check_everybody(nodes, lambda _, peer: "away" if peer in ("n1", "n3") else "there", (0, 2, 4))
+            check_go_on(nodes, (0, 2, 4))
+        between = nodes.links([0, 1], [2, 3, 4])
+        with trainings_stand_still(nodes, *everybody):
+            check_everybody(nodes, lambda *_: "there", everybody)
             for link in between:
                 link.partition()
-            halves = [{"n0", "n1"}, {"n2", "n3"}]
-            for index, name in enumerate(nodes.names):
-                half = {peer: "there" if {name, peer} in halves else "away" for peer in nodes.names if peer != name}
-                assert wait_until(partial(sees, nodes, index, half), 120, poll_s=0.5)
-        steps = [nodes.steps(index) for index in range(4)]
-        for index in range(4):
-            nodes.until_step(index, steps[index] + 3, 120)  # both halves go on
-        with trainings_stand_still(nodes, *range(4)):
+            check_everybody(nodes, lambda *two: "there" if len({*two} & {"n0", "n1"}) != 1 else "away", everybody)
+        check_go_on(nodes, everybody)  # both halves
+        with trainings_stand_still(nodes, *everybody):
             for link in between:
                 link.heal()
-            for index, name in enumerate(nodes.names):
-                everybody = dict.fromkeys(set(nodes.names) - {name}, "there")
-                assert wait_until(partial(sees, nodes, index, everybody), 120, poll_s=0.5)
+            check_everybody(nodes, lambda *_: "there", everybody)
         nodes.wait()
-        assert [nodes.steps(index) for index in range(4)] == [STEPS] * 4
+        assert [nodes.steps(index) for index in everybody] == [LONGER] * 5
         mass = nodes.audit()
         assert (mass["exact"], mass["findings"], mass["lost"], mass["in_flight"], mass["named"]) == (True, [], 0, 0, [])
-        assert mass["live"] == mass["minted"] == 4 * ONE
-        reached = learned([nodes.folder(index) for index in range(4)])
-    near("a partition that heals", reached, simulated(tmp_path, spec(seconds=0.0), 4), mass)
+        assert mass["live"] == mass["minted"] == 5 * ONE
+        reached = learned([nodes.folder(index) for index in everybody])
+    near("two silent, and a partition", reached, simulated(tmp_path, spec(seconds=0.0), 5), mass)
 
 
 def has_left_or_says_how(nodes: GossipNodes, index: int, command: str) -> bool:

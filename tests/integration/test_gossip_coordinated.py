@@ -285,7 +285,7 @@ def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for
             assert sorted(set(told_steps(postgres_database, run, name))) == list(range(51))
 
 
-def test_an_evicted_node_is_out_for_its_peers_a_late_one_has_its_part_and_a_run_can_be_stopped(tmp_path: Path) -> None:
+def test_an_evicted_node_is_out_a_late_one_has_its_part_one_moves_and_a_run_can_be_stopped(tmp_path: Path) -> None:
     with Federation(tmp_path, nodes=4) as federation:
         addresses = started(federation, later=1)
         where = ("--data-dir", federation.coordinator_dir)
@@ -299,6 +299,7 @@ def test_an_evicted_node_is_out_for_its_peers_a_late_one_has_its_part_and_a_run_
         federation.cli("node", "evict", federation.names[2], *where)
         until_out(federation, run)
         check_late(federation, run)
+        addresses[1] = moved(federation, run)
         federation.cli("run", "stop", run, *where)
         ended = federation.wait(run, states=("stopped",))
         shown = json.loads(federation.cli("run", "show", run, "--json", *where))
@@ -335,6 +336,31 @@ def check_late(federation: Federation, run: str) -> None:
         order = json.loads((folder / "gossip" / run / "order.json").read_text())
         assert [(member["late"], member["part"]) for member in order["members"]] == [(False, 0)] * 3 + [(True, 2)]
     federation.until(lambda: read_node(federation.node_dir(3), run).ledger.live > 0, 100, "it has no mass")
+
+
+def moved(federation: Federation, run: str) -> str:
+    """The second node is killed, and comes back at another address, where the first one calls it; that address."""
+    here, there = federation.node_dir(0), federation.node_dir(1)
+    me, peer = Incarnation(federation.names[0]), Incarnation(federation.names[1])
+    federation.kill_node(1)
+    (address,) = free_addresses(1)
+    federation.start_node(1, options=["--peer-listen", address])
+
+    def is_called_there() -> bool:
+        members = json.loads((here / "gossip" / run / "order.json").read_text())["members"]
+        return [member["address"] for member in members if member["name"] == peer.node] == [address]
+
+    federation.until(is_called_there, 100, "the first node does not know where the second one is")
+    given, had = (read_node(folder, run).ledger for folder in (here, there))
+    federation.until(
+        lambda: (
+            read_node(here, run).ledger.out[peer].sequence > given.out[peer].sequence + 1
+            and read_node(there, run).ledger.out[me].sequence > had.out[me].sequence + 1
+        ),
+        100,
+        "they exchange nothing any more",
+    )
+    return address
 
 
 def until_out(federation: Federation, run: str) -> None:

@@ -64,8 +64,11 @@ def knows(nodes: GossipNodes, index: int) -> bool:
     return "a new incarnation takes part" in nodes.daemon(index).printed
 
 
-def loses_its_disk_and_joins(nodes: GossipNodes) -> None:
-    """The first node is killed, its disk is gone, it is evicted, and it comes back while the others stand still."""
+def loses_its_disk_and_joins(nodes: GossipNodes, faults: str = "") -> None:
+    """The first node is killed, its disk is gone, it is evicted, and it comes back while the others stand still.
+
+    With `faults` it is killed there when it comes back, and is started once more.
+    """
     nodes.kill(0)
     shutil.rmtree(nodes.folder(0) / "gossip")
     with trainings_stand_still(nodes, 1, 2):
@@ -75,6 +78,8 @@ def loses_its_disk_and_joins(nodes: GossipNodes) -> None:
         nodes.cli(*evict, "--reason", "its disk is gone")
         assert nodes.start(0).wait(120) == 1  # it hears that it is out
         assert read_node(nodes.folder(0)).facts.ended == "evicted"
+        if faults:
+            assert nodes.start(0, options=["--rejoin"], env={"COVEY_FAULTS": faults}).wait(120) == -9
         nodes.start(0, options=["--rejoin"])
         for index in (1, 2):
             assert wait_until(partial(knows, nodes, index), 120)
@@ -85,7 +90,7 @@ def test_a_node_that_lost_its_disk(tmp_path: Path, join: str) -> None:
     with GossipNodes(tmp_path, SPEC.format(steps=STEPS, join=join), 3) as nodes:
         nodes.start_all()
         nodes.until_step(0, 3, 120)
-        loses_its_disk_and_joins(nodes)
+        loses_its_disk_and_joins(nodes, "model-chunk" if join == "mint" else "")
         nodes.wait()
         states = [read_node(nodes.folder(index)) for index in range(3)]
         assert states[0].facts.me == Incarnation("n0", 2)

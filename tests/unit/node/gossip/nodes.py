@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -56,10 +57,19 @@ def spec_of(nodes: int, steps: int, **gossip: Any) -> GossipSpec:
 class NumpyWorker(Worker):
     """Trains by adding the node's place to every number, and mixes files of raw float32."""
 
+    def __init__(self) -> None:
+        self.trainings = math.inf
+        """How many there may be; a further one lasts for ever."""
+        self.stands_still = False
+
     @override
     async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
         await asyncio.sleep(0)
         if isinstance(job, TrainJob):
+            self.trainings -= 1
+            if self.trainings < 0:
+                self.stands_still = True
+                await asyncio.Event().wait()
             return self._train(job)  # type: ignore[return-value]
         assert isinstance(job, MixJob)
         return self._mix(job)  # type: ignore[return-value]
@@ -182,10 +192,11 @@ class UnitNode:
         identity = Identity.load(data_dir / "identity")
         kept = read_receipts(self.home.engine, facts.me)
         self.receipts = Receipts(facts.me, Notary(identity, spec.name), kept)
+        self.worker = NumpyWorker()
         world = Surroundings(
             NodeConfig(data_dir),
             self.files,
-            NumpyWorker(),
+            self.worker,
             planner_of(spec),
             course,
             facts,
