@@ -33,6 +33,10 @@ REST = 10
 LEAST_S = 3.0
 
 
+DRILL = "drill"
+"""A node's mark on its steps that it is an adversary for a drill: no curve."""
+
+
 class GossipReadings:
     """The addresses that read gossip runs.
 
@@ -92,7 +96,8 @@ def view_json(view: GossipView) -> dict[str, Any]:
 
 def step_charts(steps: list[GossipStep], run: Run, over: str, most: int) -> dict[str, Any]:
     """Curves of nodes by metric; `rounds` stands for their own steps."""
-    names = sorted({name for step in steps for name in step.metrics}, key=lambda name: (name != "loss", name))
+    measured = {name for step in steps for name in step.metrics} - {DRILL}
+    names = sorted(measured, key=lambda name: (name != "loss", name))
     by_node = {node: list(told) for node, told in islice(groupby(steps, lambda step: step.node), MOST_CURVES)}
     drawn = []
     for name in [*names, "mass"]:

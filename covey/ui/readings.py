@@ -18,6 +18,7 @@ from covey.metrics import ratios
 from covey.ui.asked import choice, number, text
 from covey.ui.audits import Audits
 from covey.ui.histories import Histories, charts
+from covey.ui.outcomes import outcome_of
 from covey.ui.shapes import differences, plain, run_json, spreads
 from covey.ui.source import Source
 
@@ -50,6 +51,7 @@ class Readings:
             Route("/api/runs", self.runs),
             Route("/api/runs/{run}", self.run),
             Route("/api/runs/{run}/curves", self.curves),
+            Route("/api/runs/{run}/outcome", self.outcome),
             Route("/api/runs/{run}/rounds", self.rounds),
             Route("/api/runs/{run}/rounds/{number:int}", self.round),
             Route("/api/runs/{run}/nodes", self.run_nodes),
@@ -90,6 +92,11 @@ class Readings:
         privacy, is_coordinated = plain(privacy_of(shown)), shown.is_coordinated
         about = {"run": run_json(shown, whole=True), "privacy": privacy, "coordinated": is_coordinated}
         return JSONResponse(about | {"now": time.time()})
+
+    def outcome(self, request: Request) -> Response:
+        """Of a run that only evaluates, or makes statistics: what came of it."""
+        run = self._run(request)
+        return JSONResponse(self._source.aside(lambda c: outcome_of(c, run)) | {"ended": run.ended})
 
     def run_nodes(self, request: Request) -> Response:
         """What each node does now for a run, what it did in it, and what became of its last answers."""

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
+from covey.client.reading.figures import has_figures
 from covey.client.values import Run
 
 LARGE = ("spec", "roster")
@@ -27,11 +28,22 @@ def plain(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
+def kind_of(run: Run) -> Literal["", "evaluation", "statistics"]:
+    """What a run makes in place of a model; empty: it trains one."""
+    section = run.spec.get("evaluation")
+    if isinstance(section, Mapping) and section.get("only"):
+        return "evaluation"
+    return "statistics" if has_figures(run) else ""
+
+
 def run_json(run: Run, *, whole: bool = False) -> dict[str, Any]:
     """A run and how far it is; `whole`: with its specification and roster."""
     shown = {item.name: plain(getattr(run, item.name)) for item in fields(run) if whole or item.name not in LARGE}
     return shown | {
         "full_name": run.full_name,
+        "kind": kind_of(run),
+        "priority": run.spec.get("priority", 0),
+        "parent": run.parent,
         "unit": run.unit,
         "done": run.done,
         "whole": run.whole,

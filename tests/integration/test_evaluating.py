@@ -16,6 +16,8 @@ from covey.client.models.evaluations import evaluation_in
 from covey.errors import NotFound, SpecError
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import forked_workers
+from covey.ui.outcomes import outcome_of
+from covey.ui.shapes import kind_of
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -60,6 +62,11 @@ def test_nodes_evaluate_a_version_and_what_they_can_do_alone(folder):
         assert {*shown.gaining, *shown.not_gaining} == {"n0", "n1"}
         assert shown.gains["loss"] == pytest.approx(sum(node.gains["loss"] for node in shown.nodes) / NODES)
         assert run.metrics["nodes/alone/accuracy"] == shown.alone["accuracy"]
+        on_page = outcome_of(record, run)
+        assert (on_page["kind"], on_page["metric"], kind_of(parent)) == ("evaluation", shown.metric, "")
+        assert [(node["node"], node["gains"]) for node in on_page["nodes"]] == [
+            (node.node, node.gains) for node in shown.nodes
+        ]
         assert record.audit(run).ok
         assert record.replay(run).ok
         with pytest.raises(NotFound, match="run digits trains"):

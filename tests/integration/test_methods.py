@@ -12,12 +12,14 @@ from contextlib import closing
 import pytest
 from safetensors import safe_open
 
+from covey.client import connect
 from covey.coordinator.config import sqlite_url
 from covey.errors import CoveyError
 from covey.plugins import installed
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import run_covey
+from covey.ui.outcomes import outcome_of
 from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import spec
 
@@ -185,6 +187,14 @@ def test_the_figures_of_a_statistics_run_are_read_from_its_coordinator(federatio
     folder = simulated("statistics")["folder"] / "simulation"
     done = run_covey(["run", "show", "statistics", "--json", "--data-dir", folder], timeout_s=100)
     assert json.loads(done.stdout)["statistics"] == shown
+    with connect(folder) as record:
+        on_page = outcome_of(record, record.run("statistics"))
+    assert (on_page["kind"], on_page["nodes"], on_page["examples"], on_page["records"]) == (
+        "statistics",
+        NODES,
+        1237,
+        shown,
+    )
 
 
 def test_only_what_a_method_needs_travels(simulated):

@@ -109,7 +109,8 @@ def test_it_shows_a_run_as_it_goes_and_goes_on_after_a_kill(federation: Federati
         page.get_by_role("button", name="Stop the run").click()
         page.get_by_role("button", name="Cancel").click()
         assert federation.show(run)["state"] == "running"
-        page.get_by_role("button", name="Stop the run").click()
+        assert page.evaluate("document.activeElement.textContent") == "Stop the run"  # whoever types goes on there
+        page.keyboard.press("Enter")
         page.locator("#confirm-yes").click()
         page.locator("dd .badge").get_by_text("stopped").wait_for()
         assert federation.show(run)["state"] == "stopped"

@@ -138,9 +138,13 @@ export class Charts {
     this.isClosed = false;
   }
 
-  /** Nothing once it is closed: an answer may come when the page shows something else. */
-  draw(charts, along) {
-    if (this.isClosed) return;
+  /**
+   * Those with a value; whether there are any. Nothing once it is closed: an answer may come when the page shows
+   * something else.
+   */
+  draw(given, along) {
+    if (this.isClosed) return false;
+    const charts = given.filter((chart) => chart.series.some((item) => item.x.length > 0));
     const names = charts.map((chart) => chart.name);
     for (const [name, chart] of this.byName) {
       if (names.includes(name)) continue;
@@ -154,6 +158,7 @@ export class Charts {
       if (this.box.children[place] !== chart.element) this.box.insertBefore(chart.element, this.box.children[place] ?? null);
       chart.draw(series, along);
     });
+    return charts.length > 0;
   }
 
   close() {

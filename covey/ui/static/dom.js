@@ -50,15 +50,22 @@ export function section(title, ...aside) {
   return { element: el("section", {}, head, box), box };
 }
 
+/** Whether there is nothing to see in a cell, or in all of several. */
+const isBlank = (cell) => (Array.isArray(cell) ? cell.every(isBlank) : cell === null || cell === undefined || cell === false || cell === "" || cell === " ");
+
+/** What is in a cell, several things as one. */
+const inside = (cell) => (Array.isArray(cell) && !isBlank(cell) ? el("span", {}, cell) : isBlank(cell) ? null : cell);
+
 /**
- * A table. `columns`: [heading, class?]; a cell is text, an element, or several of them.
- * `name` is what it is called for people who do not see it.
+ * A table. `columns`: [heading, class?]; a cell is text, an element, or several of them. Columns behind the first in
+ * which there is nothing are left out. `name` is what it is called for people who do not see it.
  */
 export function table(name, columns, rows, empty = "nothing yet") {
   if (rows.length === 0) return el("p", { class: "empty" }, empty);
-  const head = columns.map(([text, kind]) => el("th", { scope: "col", class: kind }, text));
+  const shown = [...columns.keys()].filter((place) => place === 0 || rows.some((cells) => !isBlank(cells[place])));
+  const head = shown.map((place) => el("th", { scope: "col", class: columns[place][1] }, columns[place][0]));
   const body = rows.map((cells) =>
-    el("tr", {}, cells.map((cell, place) => el("td", { class: columns[place][1], "data-label": columns[place][0] }, cell))),
+    el("tr", {}, shown.map((place) => el("td", { class: columns[place][1], "data-label": columns[place][0] }, inside(cells[place])))),
   );
   return el(
     "div",
@@ -69,7 +76,7 @@ export function table(name, columns, rows, empty = "nothing yet") {
 
 /** Pairs of a name and a value; those without a value are left out. */
 export function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const shown = pairs.filter(([, value]) => !isBlank(value));
   return el("dl", {}, shown.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 

@@ -39,7 +39,7 @@ export function moment(seconds) {
 export const ago = (seconds, now) => (seconds ? `${span(Math.max(0, now - seconds))} ago` : "never");
 
 export function metrics(values) {
-  const first = (name) => (/(^|\/)(accuracy|loss)$/.test(name) ? 0 : 1);
+  const first = (name) => (/(^|\/)(accuracy|loss)$/.test(name) ? 0 : name === "privacy/delta" ? 2 : 1);
   const names = Object.keys(values).sort((a, b) => first(a) - first(b) || (a < b ? -1 : 1));
   return names.filter((name) => typeof values[name] === "number").map((name) => `${name} ${number(values[name])}`);
 }

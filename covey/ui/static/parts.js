@@ -48,19 +48,28 @@ export function progress(done, whole, unit) {
   return [el("progress", { value: Math.min(done, whole || 1), max: whole || 1, "aria-label": text }), ` ${text}`];
 }
 
-/** A button that does something which takes a while: it cannot be pressed meanwhile; an error stands beside it. */
+/**
+ * A button that does something which takes a while; an error stands beside it. Meanwhile it cannot be pressed, and keeps
+ * the focus, as `disabled` would not.
+ */
 export function button(text, work, kind = "") {
   const note = el("span", { class: "note", role: "alert" });
   const node = el("button", { type: "button", class: kind, "data-key": `button ${text}`, onclick: press }, text);
+  let isBusy = false;
+  function busy(value) {
+    isBusy = value;
+    node.setAttribute("aria-disabled", String(value));
+  }
   async function press() {
-    node.disabled = true;
+    if (isBusy) return;
+    busy(true);
     note.textContent = "";
     try {
       await work();
     } catch (error) {
       note.textContent = error.message;
     } finally {
-      node.disabled = false;
+      busy(false);
     }
   }
   return el("span", { class: "action" }, node, note);

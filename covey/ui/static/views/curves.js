@@ -26,7 +26,8 @@ export function curvesSection(run, source = "curves") {
   const choices = el("div", { class: "choices" });
   const drawn = el("div", { class: "charts" });
   const stops = el("p", { class: "why" });
-  box.append(choices, drawn, stops);
+  const empty = el("p", { class: "empty" }, "no value yet");
+  box.append(choices, drawn, empty, stops);
   const charts = new Charts(drawn);
   const chosen = new Set();
 
@@ -39,7 +40,7 @@ export function curvesSection(run, source = "curves") {
     const along = page.over === "rounds" ? page.unit : page.over; // of a record in part it may be another one than asked for
     const shown = page.charts.filter((chart) => source === "curves" || chosen.size === 0 || chosen.has(chart.name));
     if (chosen.size === 0 && page.is_whole) shown.forEach((chart) => chosen.add(chart.name));
-    charts.draw(shown, along);
+    empty.hidden = charts.draw(shown, along);
     stops.textContent = stopWords(page.stops);
     const some = page.nodes > (page.charts[0]?.series.length ?? 0) ? `the first ${page.charts[0].series.length} of ${page.nodes} nodes` : "";
     note.textContent = page.is_whole ? some : `reading the record: ${page.read.toLocaleString("en")} of ${page.of.toLocaleString("en")} ${page.unit}`;

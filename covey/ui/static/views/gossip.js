@@ -3,7 +3,7 @@
 import { get, ofRun } from "../api.js";
 import { el, facts, fill, link, section, svg, table } from "../dom.js";
 import { number, span } from "../format.js";
-import { badge } from "../parts.js";
+import { badge, drill } from "../parts.js";
 
 const SIZE = 420;
 const RADIUS = 160;
@@ -62,7 +62,7 @@ const partTable = (page) =>
     "nodes of this run",
     [["node"], ["state"], ["step", "num"], ["mass", "num"], ["loss", "num"], ["between trainings", "num"], ["stated"], ["why"]],
     page.parts.map((part) => [
-      link(part.node, "node", part.node),
+      [link(part.node, "node", part.node), part.metrics.drill ? [" ", drill("adversary")] : null],
       badge(part.state),
       number(part.step),
       page.mass.weighs === "mass" ? number(part.weight) : "",
@@ -122,7 +122,10 @@ export function gossipSection(run) {
       massFacts(page.mass),
       el("p", { class: "why" }, "While nodes work, their statements are of different moments; the audit compares what is signed."),
     ]);
-    fill(graph, [page.parts, page.edges], () => picture(page.parts, page.edges, rates));
+    fill(graph, [page.parts, page.edges], () => [
+      picture(page.parts, page.edges, rates),
+      el("p", { class: "why" }, `An edge is as wide as many models went along it, and as strong as much ${page.mass.weighs === "mass" ? "mass" : "weight"} was given; its numbers are in the table.`),
+    ]);
     fill(parts, [page.parts, Math.floor(page.now / 2)], () => partTable(page));
     fill(edges, [page.edges, [...rates]], () => [
       edgeTable(page, rates),

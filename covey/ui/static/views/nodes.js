@@ -10,19 +10,19 @@ import { siteLog } from "./site_log.js";
 const LOG_EVERY_S = 5;
 const COUNTED = ["accepted", "rejected", "declined", "lost", "late"];
 
-/** What a node does in a run, and how fast. */
+/** How far a node is with what it does in a run, and how fast. */
 export function doing(work, now) {
   const seconds = work.since ? Math.max(0, now - work.since) : 0;
-  const steps = work.steps ? `, ${work.step} of ${work.steps}` : "";
-  const pace = work.phase === "training" && work.step && seconds > 0.5 ? `, ${(work.step / seconds).toPrecision(3)} steps/s` : "";
+  const steps = work.steps ? `${work.step} of ${work.steps}, ` : "";
+  const pace = work.phase === "training" && work.step && seconds > 0.5 ? `${(work.step / seconds).toPrecision(3)} steps/s, ` : "";
   const moved = work.bytes_received || work.bytes_sent;
   const traffic = moved ? `; ${bytes(work.bytes_received)} from it, ${bytes(work.bytes_sent)} to it` : "";
-  return `${steps}${pace}, for ${span(seconds)}${traffic}`;
+  return `${steps}${pace}for ${span(seconds)}${traffic}`;
 }
 
 const works = (node, now) =>
   node.work.map((work) =>
-    el("div", {}, link(work.name, "run", work.run), ` round ${work.round}: `, badge(work.phase), doing(work, now)),
+    el("div", {}, link(work.name, "run", work.run), ` round ${work.round}: `, badge(work.phase), ` ${doing(work, now)}`),
   );
 
 export function nodesView() {
@@ -45,7 +45,7 @@ export function nodesView() {
 const nodesTable = (nodes, now) =>
   table(
     "nodes",
-    [["node"], ["state"], ["does now"], ["updates"], ["last seen"], ["why not"], ["version"], ["device"]],
+    [["node"], ["state", "short"], ["does now"], ["updates"], ["last seen", "short"], ["why not"], ["version"], ["device"]],
     nodes.map((node) => [
       [link(node.node, "node", node.node), " ", drill(node.drill)],
       badge(node.state),

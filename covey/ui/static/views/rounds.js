@@ -8,6 +8,8 @@ import { badge, bar, button } from "../parts.js";
 const VERDICTS = ["accepted", "received", "rejected", "declined", "lost", "late"];
 const COLUMNS = [["round", "num"], ["state"], ["answers"], ["took", "num"], ["in", "num"], ["out", "num"], ["version", "num"], ["metrics"], ["why"]];
 
+const OPEN = ["collecting", "aggregating"];
+
 /** How the answers of a round stand; of an open one with what the nodes do now. */
 function answers(item, working) {
   const counts = VERDICTS.map((name) => [name, item[name]]);
@@ -25,7 +27,7 @@ function row(run, item, working, now) {
     link(String(item.round), "run", run, "round", item.round),
     [badge(item.state), attempt],
     answers(item, working),
-    item.committed_at ? span(item.seconds) : item.started_at ? `${span(Math.max(0, now - item.started_at))} so far` : "",
+    item.committed_at ? span(item.seconds) : item.started_at && OPEN.includes(item.state) ? `${span(Math.max(0, now - item.started_at))} so far` : "",
     bytes(item.bytes_received),
     bytes(item.bytes_sent),
     item.version || "",
@@ -44,7 +46,7 @@ export function roundsSection(run) {
   async function refresh(working) {
     const page = await get(ofRun(run, "rounds"), { before: before || undefined, limit: 25 });
     newest.hidden = before === 0;
-    const isOpen = page.rounds.some((item) => !item.committed_at);
+    const isOpen = page.rounds.some((item) => OPEN.includes(item.state));
     const first = page.rounds[0];
     const name = first ? `rounds from ${first.round} down, begun ${moment(first.started_at)}` : "rounds";
     fill(box, [page.rounds, working, isOpen ? Math.floor(page.now) : 0], () =>

@@ -7,6 +7,7 @@ import { badge, bar, button, drill, opened, progress, strip } from "../parts.js"
 import { curvesSection } from "./curves.js";
 import { gossipSection } from "./gossip.js";
 import { doing } from "./nodes.js";
+import { outcomeSection } from "./outcome.js";
 import { roundsSection } from "./rounds.js";
 import { siteLog } from "./site_log.js";
 
@@ -21,16 +22,21 @@ function privacyWords(privacy) {
   return `epsilon ${number(privacy.epsilon)}${of}, delta ${number(privacy.delta)}${kind}`;
 }
 
+/** Of RUN@VERSION. */
+const parentLink = (parent) => link(parent, "run", parent.slice(0, parent.lastIndexOf("@")));
+
 function runFacts({ run, coordinated, privacy, now }) {
   const missing = Object.entries(run.missing).map(([name, why]) => `no ${name}: ${why}`);
   return facts([
     ["state", badge(run.state)],
     ["progress", progress(run.done, run.whole, run.unit)],
     ["why", run.reason],
-    ["metrics", metrics(run.metrics).join(", ")],
+    ["metrics", run.kind === "evaluation" ? "" : metrics(run.metrics).filter((text) => !text.startsWith("privacy/")).join(", ")],
     ["missing metrics", missing.join("; ")],
     ["privacy spent", privacyWords(privacy)],
-    ["mode", run.mode],
+    ["mode", run.kind ? `${run.mode}, ${run.kind}` : run.mode],
+    ["priority", run.priority ? number(run.priority) : ""],
+    ["began with", run.parent ? parentLink(run.parent) : ""],
     ["newest model", coordinated && run.model_sha256 ? `version ${run.model_version}, sha256 ${run.model_sha256.slice(0, 16)}` : ""],
     ["submitted", ago(run.submitted_at, now)],
     ["began", moment(run.started_at)],
@@ -127,8 +133,8 @@ export function runView(run) {
   let hadEnded = false;
   let isClosed = false;
 
-  function assemble(coordinated) {
-    curves = curvesSection(run, coordinated ? "curves" : "steps");
+  function assemble({ coordinated, run: { kind } }) {
+    curves = kind ? outcomeSection(run, kind) : curvesSection(run, coordinated ? "curves" : "steps");
     exchange = coordinated ? roundsSection(run) : gossipSection(run);
     live.append(curves.element, exchange.element);
     now.element.hidden = contributions.element.hidden = !coordinated;
@@ -156,11 +162,11 @@ export function runView(run) {
     const { ended } = page.run;
     roster = page.run.roster.map((name) => [name, name]);
     if (page.run.roster_size > roster.length) roster.push(["", `of the other nodes: covey run logs ${run} --node NODE`]);
-    if (curves === null) assemble(page.coordinated);
+    if (curves === null) assemble(page);
     title.textContent = page.run.full_name;
     document.title = `${page.run.full_name}: ${page.run.state} - Covey`;
     fill(head, [page.run, page.privacy, Math.floor(page.now / 5)], () => runFacts(page));
-    fill(actions, ended, () => (ended ? (page.coordinated ? continuing(page.run) : null) : button("Stop the run", () => stop(page.run.full_name), "danger")));
+    fill(actions, ended, () => (ended ? (page.coordinated && !page.run.kind ? continuing(page.run) : null) : button("Stop the run", () => stop(page.run.full_name), "danger")));
     await exchange.refresh(working);
     // Of a run that has ended nothing new comes: its curves are read until they are whole.
     const again = isDrawn ? 0 : await curves.refresh();
@@ -186,7 +192,7 @@ export function runView(run) {
 
   function close() {
     isClosed = true;
-    curves?.close();
+    curves?.close?.();
   }
 
   return { title: "Run", element, refresh, close };

@@ -5,7 +5,7 @@ import { el, fill, link, section, table } from "../dom.js";
 import { ago, metricsLine } from "../format.js";
 import { badge, button, progress } from "../parts.js";
 
-const COLUMNS = [["run"], ["state"], ["progress"], ["mode"], ["metrics"], ["submitted"], ["why"]];
+const COLUMNS = [["run", "title"], ["state", "short"], ["progress", "short"], ["mode", "short"], ["metrics"], ["submitted", "short"], ["why"]];
 
 export function runsView() {
   const { element, box } = section("Runs");
@@ -46,9 +46,9 @@ const runsTable = (name, runs, now) =>
     COLUMNS,
     runs.map((run) => [
       link(run.full_name, "run", run.run),
-      badge(run.state),
+      [badge(run.state), run.priority && !run.ended ? el("div", { class: "why" }, `priority ${run.priority}`) : null],
       progress(run.done, run.whole, run.unit),
-      run.mode,
+      run.kind || run.mode,
       metricsLine(run.metrics),
       ago(run.submitted_at, now),
       run.reason,
