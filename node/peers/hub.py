@@ -149,7 +149,8 @@ class Hub:
         link.send(shown_message(self._receipts.shown_to(link.peer)))
         for proof in self._proofs.all()[:PROOFS]:
             link.send(proof_message(proof))
-        for signed in self._leavers.signed()[:PROOFS]:
+        own = [self._farewell] if self._farewell is not None else []
+        for signed in [*own, *self._leavers.signed()[:PROOFS]]:
             link.send(farewell_message(signed))
         self.vitals.began(link.peer.node, self._clock())
         log.info("connected", peer=str(link.peer), called="by us" if link.is_ours else "by it")

@@ -206,8 +206,10 @@ async def test_what_a_leaver_signed_reaches_those_that_have_no_link_to_it_and_th
     assert not bob.inbox.of(PeerLeft)
     ada.network.tell(bob.me, PeerLeft(ada.me, 2, 0.0))
     await bob.inbox.until(lambda: len(bob.inbox.of(PeerLeft)) == 2)  # its word over its link, and signed
-    await ada.network.stop()
-    cyd = await small.start("cyd", knows=["bob"])
+    cyd = await small.start("cyd", knows=["ada"])
+    await cyd.inbox.until(lambda: ada.me in cyd.inbox.of(PeerLeft))
+    await asyncio.gather(ada.network.stop(), cyd.network.stop())
+    cyd = await small.start("cyd", knows=["bob"])  # with an empty folder
     await cyd.inbox.until(lambda: ada.me in cyd.inbox.of(PeerLeft))
     (heard,) = [event for event in cyd.inbox.events if isinstance(event, PeerLeft)]
     assert heard.applied == 3
