@@ -9,17 +9,13 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from typing_extensions import override
 
 from covey.client.connection import Connection
 from covey.client.connection import connect as open_connection
-from covey.client.experiments.gossip import GossipOutcome, gossip_plan
-from covey.client.experiments.gossip import simulate as run_gossip
 from covey.client.experiments.local_federation import local as local_daemons
-from covey.client.experiments.simulated import Simulated
-from covey.client.experiments.simulated import simulate as run_simulated
 from covey.client.reading.names import RunName
 from covey.client.specification import Specification, parsed
 from covey.client.target import Target
@@ -28,6 +24,10 @@ from covey.errors import CoveyError
 from covey.library.aio import AsyncFederation
 from covey.library.records import Records
 from covey.library.run import FederatedRun
+
+if TYPE_CHECKING:  # a simulation is a whole federation: half of what there would be to import
+    from covey.client.experiments.gossip import GossipOutcome
+    from covey.client.experiments.simulated import Simulated
 
 SHOWN_RUNS = 5
 """The newest, where a notebook shows a federation."""
@@ -180,6 +180,8 @@ class SimulatedRun(FederatedRun):
 
     @override
     def _submitted(self, spec: Mapping[str, Any]) -> SimulatedRun:
+        from covey.client.experiments.simulated import simulate as run_simulated
+
         done = run_simulated(spec, self._nodes, **self._options)
         return SimulatedRun(self._connection, done, self._nodes, self._options)
 
@@ -206,8 +208,13 @@ def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any
         SpecError: It cannot work; the message says why.
     """
     if not parsed(spec, later=True).facts.coordinated:
+        from covey.client.experiments.gossip import gossip_plan
+        from covey.client.experiments.gossip import simulate as run_gossip
+
         watch = {name: options.pop(name) for name in ("on_progress",) if name in options}
         return run_gossip(gossip_plan(spec, nodes, **options), **watch)
+    from covey.client.experiments.simulated import simulate as run_simulated
+
     done = run_simulated(spec, nodes, **options)
     return SimulatedRun(Connection(Target(done.data_dir)), done, nodes, options)
 
