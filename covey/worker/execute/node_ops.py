@@ -58,7 +58,8 @@ ON_NODES = "evaluate_on_nodes"
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
     """What this worker computes on."""
-    return HelloResult(device_name(host.device), host.confinement)
+    free = torch.cuda.mem_get_info(host.device)[0] if host.device.type == "cuda" else 0
+    return HelloResult(device_name(host.device), host.confinement, free)
 
 
 def train(job: TrainJob, host: Host) -> TrainResult:
