@@ -26,6 +26,7 @@ from covey.client.sweeps.specification import (
     read_toml,
 )
 from covey.errors import SpecError
+from covey.metrics import NODES
 from covey.spec import RunSpec
 from covey.spec.modes import mode_named
 
@@ -200,7 +201,7 @@ def _require_rungs(sweep: Sweep) -> None:
     spec, ends, prune = sweep.spec, sweep.rungs, sweep.section.prune
     if not spec.facts.synchronous:
         raise SpecError(f'sweep.prune: runs of mode "{spec.mode}" have no rounds after which they could be compared')
-    if sweep.metric.startswith("nodes/") and isinstance(prune, Halving):
+    if sweep.metric.startswith(NODES) and isinstance(prune, Halving):
         raise SpecError(
             f"sweep.prune: {sweep.metric} is known at a run's end only; compare by what is evaluated centrally"
         )
