@@ -25,6 +25,8 @@ class CoordinatorConfig:
     """Where join tokens are redeemed. The same as `listen`: there, behind its handshake, by what the tokens carry."""
     store_url: str | None = None
     """The record's database; None: SQLite in the data directory."""
+    artifacts: str | None = None
+    """Where models last, as fsspec names it (`s3://BUCKET/PREFIX`); None: in the data directory."""
     advertise: str | None = None
     """How others reach `listen`, where that differs from it; written into join tokens."""
     advertise_enrol: str | None = None

@@ -22,6 +22,7 @@ from covey.coordinator.admin.service import AdminService
 from covey.coordinator.backup.ownership import check_folder, check_record, take_over
 from covey.coordinator.config import DATABASE, CoordinatorConfig
 from covey.coordinator.environment import Environment
+from covey.coordinator.files import keep_address_tidy, open_files
 from covey.coordinator.keys.keys import Keys, open_keys, own_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
 from covey.coordinator.nodes.door import (
@@ -48,7 +49,6 @@ from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.signals import told_by_signals
-from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.data_lock import held
 from covey.storage.record.contract import EventRecord, Role
 from covey.storage.sql.engine import database_url, sqlite_path
@@ -122,7 +122,8 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
     clock = asyncio.create_task(say_jumps())
     tidied = asyncio.create_task(env.offers.unfinished.keep_tidy())
-    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, tidied, clock]
+    address = asyncio.create_task(keep_address_tidy(env.files))
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, tidied, clock, address]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_snapshot(env.store, env.snapshot)))
     code = 0
@@ -148,8 +149,7 @@ def _take_over(config: CoordinatorConfig) -> SqlStore:
 async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
     record = await asyncio.to_thread(_take_over, config)
     store = StoreThread(record)
-    files = ArtifactFiles(config.data_dir / "files", quota_bytes=config.quota_bytes)
-    await asyncio.to_thread(lambda: files.clean(record.referenced_digests()))
+    files = await asyncio.to_thread(open_files, config, record)
     identities = {role: record.nodes(role=role) for role in ROLES}
     metrics = CoordinatorMetrics()
     everybody = [member for members in identities.values() for member in members]

@@ -7,80 +7,27 @@ and for nodes with the next run that is taken up. A run's study is in its specif
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
+from covey.coordinator.study_file import ALL, StudiesFile, Study, StudyRole, with_study
 from covey.errors import SpecError
-from covey.spec.run import STUDY_NAME
+from covey.storage.files.spool import disk_errors
 from covey.storage.record.contract import RunRecord
 from covey.texts import read_text
 from covey.validation import explain
+from covey.wire.identities.authority import write_private
 
 log = structlog.get_logger(room="coordinator")
 STUDIES_FILE = "studies.toml"
 """In a coordinator's data directory."""
 EVICTED = "evicted-of-studies"
 """The setting that holds, as JSON, the nodes that were shut out of each study."""
-ALL = "*"
-StudyRole = Literal["admin", "member", "auditor"]
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Study(_File):
-    """[studies.NAME]."""
-
-    nodes: tuple[str, ...]
-    """That work for its runs; `["*"]`: all of the federation."""
-    admins: tuple[str, ...] = ()
-    """Names of certificates: they submit, stop and delete its runs, and shut nodes out of it."""
-    members: tuple[str, ...] = ()
-    """They submit and look at its runs."""
-    auditors: tuple[str, ...] = ()
-    """They look at its runs."""
-    max_runs: int | None = Field(default=None, ge=1, le=16)
-    """How many of its runs work at once; None: as many as the coordinator takes."""
-
-    @model_validator(mode="after")
-    def _one_role_each(self) -> Study:
-        named = (*self.admins, *self.members, *self.auditors)
-        if twice := sorted({name for name in named if named.count(name) > 1}):
-            raise ValueError(f"{', '.join(twice)}: name everybody once")
-        if ALL in named:
-            raise ValueError('"*" stands for nodes only; name the people')
-        return self
-
-    @property
-    def roles(self) -> dict[str, StudyRole]:
-        """Name to role."""
-        people: dict[StudyRole, tuple[str, ...]] = {
-            "admin": self.admins,
-            "member": self.members,
-            "auditor": self.auditors,
-        }
-        return {name: role for role, names in people.items() for name in names}
-
-
-class StudiesFile(_File):
-    """The whole of `studies.toml`."""
-
-    studies: dict[str, Study] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _names(self) -> StudiesFile:
-        for name in self.studies:
-            if not re.fullmatch(STUDY_NAME, name) or len(name) > 100:
-                raise ValueError(f"{name[:100]!r} cannot be a study's name: letters, digits, '.', '_' and '-'")
-        return self
 
 
 def read_studies(path: Path) -> Mapping[str, Study]:
@@ -141,6 +88,21 @@ class Studies:
             except SpecError as error:
                 log.error("the studies stay as they were", error=str(error))
         return self._known
+
+    def rewrite(self, name: str, study: Study | None) -> None:
+        """Write a study into the file, or (None) take it out; it counts at once. Blocking.
+
+        Raises:
+            SpecError: The file is wrong as it is, or would be, or writes the study in another way than as its table.
+            StoreError: It cannot be written; it is as it was.
+        """
+        if self._path is None:
+            raise SpecError("this coordinator has no data directory, and so no file of studies")
+        read_studies(self._path)
+        text = with_study(read_text(self._path) if self._path.exists() else "", name, study)
+        with disk_errors(self._path):
+            write_private(self._path, text.encode())
+        self._stamp, self._known = self._stamp_now(), read_studies(self._path)
 
     def _stamp_now(self) -> tuple[int, int]:
         try:

@@ -16,7 +16,7 @@ import importlib
 import os.path
 from typing import Any
 
-__all__ = ["FederatedRun", "Federation", "connect", "local", "simulate"]
+__all__ = ["FederatedRun", "Federation", "connect", "local", "simulate", "sweep"]
 __version__ = "0.1.0"
 
 _LINKED = ("aggregation", "coordinator", "node", "protos", "storage")
@@ -32,5 +32,5 @@ if _missing:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "run" if name == "FederatedRun" else "federation"
+    room = {"FederatedRun": "run", "sweep": "sweep"}.get(name, "federation")
     return getattr(importlib.import_module(f"covey.library.{room}"), name)

@@ -59,9 +59,8 @@ class Change:
     """The committed change from the version before, for a node that has that version.
 
     Attributes:
-        artifact: Its file.
+        artifact: Its file; `data` is the file itself, if it is small.
         base: Digest of the file of the version before.
-        data: The file itself, if it is small.
     """
 
     artifact: Artifact
@@ -156,6 +155,7 @@ class Hello:
     peer_address: str = ""
     max_runs: int = 0
     memory_bytes: int = 0
+    gpu_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)

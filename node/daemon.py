@@ -99,6 +99,7 @@ class NodeDaemon:
 
     def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
         self._config, self._identity, self._device = config, identity, config.device
+        self._gpu_memory_bytes = 0
         self._peer_address = config.peers.address
         self._server = config.server or identity.server
         self._worker = WorkerSupervisor(
@@ -193,7 +194,7 @@ class NodeDaemon:
             WorkerError: It cannot compute.
         """
         hello = await self._worker.ready()
-        self._device = hello.device
+        self._device, self._gpu_memory_bytes = hello.device, hello.gpu_memory_bytes
         self._link.send(self._hello())
         return hello
 
@@ -208,6 +209,7 @@ class NodeDaemon:
             peer_address=self._peer_address,
             max_runs=most_runs(config),
             memory_bytes=memory_for_runs(config),
+            gpu_memory_bytes=self._gpu_memory_bytes,
         )
 
 

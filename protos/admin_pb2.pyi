@@ -484,7 +484,7 @@ class NodeRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., study: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason", "work")
+    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason", "work", "max_runs", "memory_bytes", "gpu_memory_bytes")
     NODE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -501,6 +501,9 @@ class Node(_message.Message):
     LATE_FIELD_NUMBER: _ClassVar[int]
     LAST_REASON_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     node: str
     state: str
     enrolled_at: float
@@ -517,7 +520,10 @@ class Node(_message.Message):
     late: int
     last_reason: str
     work: _containers.RepeatedCompositeFieldContainer[NodeWork]
-    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_reason: _Optional[str] = ..., work: _Optional[_Iterable[_Union[NodeWork, _Mapping]]] = ...) -> None: ...
+    max_runs: int
+    memory_bytes: int
+    gpu_memory_bytes: int
+    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_reason: _Optional[str] = ..., work: _Optional[_Iterable[_Union[NodeWork, _Mapping]]] = ..., max_runs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ...) -> None: ...
 
 class NodeDetail(_message.Message):
     __slots__ = ("node", "events")
@@ -606,6 +612,50 @@ class RevokeTokenRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     token: str
     def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class Study(_message.Message):
+    __slots__ = ("name", "nodes", "admins", "members", "auditors", "max_runs", "evicted")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    ADMINS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    AUDITORS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    admins: _containers.RepeatedScalarFieldContainer[str]
+    members: _containers.RepeatedScalarFieldContainer[str]
+    auditors: _containers.RepeatedScalarFieldContainer[str]
+    max_runs: int
+    evicted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., admins: _Optional[_Iterable[str]] = ..., members: _Optional[_Iterable[str]] = ..., auditors: _Optional[_Iterable[str]] = ..., max_runs: _Optional[int] = ..., evicted: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListStudiesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListStudiesReply(_message.Message):
+    __slots__ = ("studies",)
+    STUDIES_FIELD_NUMBER: _ClassVar[int]
+    studies: _containers.RepeatedCompositeFieldContainer[Study]
+    def __init__(self, studies: _Optional[_Iterable[_Union[Study, _Mapping]]] = ...) -> None: ...
+
+class EditStudyRequest(_message.Message):
+    __slots__ = ("study", "create", "remove_nodes", "remove_people", "remove_max_runs", "remove_whole")
+    STUDY_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_NODES_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_PEOPLE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_WHOLE_FIELD_NUMBER: _ClassVar[int]
+    study: Study
+    create: bool
+    remove_nodes: _containers.RepeatedScalarFieldContainer[str]
+    remove_people: _containers.RepeatedScalarFieldContainer[str]
+    remove_max_runs: bool
+    remove_whole: bool
+    def __init__(self, study: _Optional[_Union[Study, _Mapping]] = ..., create: _Optional[bool] = ..., remove_nodes: _Optional[_Iterable[str]] = ..., remove_people: _Optional[_Iterable[str]] = ..., remove_max_runs: _Optional[bool] = ..., remove_whole: _Optional[bool] = ...) -> None: ...
 
 class TokenInfo(_message.Message):
     __slots__ = ("id", "node", "role", "state", "created_at", "expires_at", "uses", "uses_left")

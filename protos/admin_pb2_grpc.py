@@ -145,6 +145,16 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
                 _registered_method=True)
+        self.ListStudies = channel.unary_unary(
+                '/covey.v1.Admin/ListStudies',
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListStudiesRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListStudiesReply.FromString,
+                _registered_method=True)
+        self.EditStudy = channel.unary_unary(
+                '/covey.v1.Admin/EditStudy',
+                request_serializer=covey_dot_protos_dot_admin__pb2.EditStudyRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.Study.FromString,
+                _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/covey.v1.Admin/Pause',
                 request_serializer=covey_dot_protos_dot_admin__pb2.PauseRequest.SerializeToString,
@@ -313,6 +323,19 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListStudies(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EditStudy(self, request, context):
+        """Make, change or take away a study; the reply is how it is then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Pause(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -451,6 +474,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RevokeToken,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.SerializeToString,
+            ),
+            'ListStudies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStudies,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListStudiesRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListStudiesReply.SerializeToString,
+            ),
+            'EditStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.EditStudy,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.EditStudyRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.Study.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
@@ -1067,6 +1100,60 @@ class Admin:
             '/covey.v1.Admin/RevokeToken',
             covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStudies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/ListStudies',
+            covey_dot_protos_dot_admin__pb2.ListStudiesRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListStudiesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EditStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/EditStudy',
+            covey_dot_protos_dot_admin__pb2.EditStudyRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.Study.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,9 @@ class AdminStub:
     ListTokens: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeTokenRequest, _admin_pb2.ListTokensReply]
     """So that it cannot be redeemed any more; what was enrolled with it stays."""
+    ListStudies: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListStudiesRequest, _admin_pb2.ListStudiesReply]
+    EditStudy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.EditStudyRequest, _admin_pb2.Study]
+    """Make, change or take away a study; the reply is how it is then."""
     Pause: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]
     Status: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.CoordinatorStatus]
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.CoordinatorStatus]
@@ -117,6 +120,9 @@ class AdminAsyncStub(AdminStub):
     ListTokens: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]  # type: ignore[assignment]
     RevokeToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeTokenRequest, _admin_pb2.ListTokensReply]  # type: ignore[assignment]
     """So that it cannot be redeemed any more; what was enrolled with it stays."""
+    ListStudies: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListStudiesRequest, _admin_pb2.ListStudiesReply]  # type: ignore[assignment]
+    EditStudy: _aio.UnaryUnaryMultiCallable[_admin_pb2.EditStudyRequest, _admin_pb2.Study]  # type: ignore[assignment]
+    """Make, change or take away a study; the reply is how it is then."""
     Pause: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
     Status: _aio.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
     Drain: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
@@ -291,6 +297,21 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListTokensReply, _abc.Awaitable[_admin_pb2.ListTokensReply]]:
         """So that it cannot be redeemed any more; what was enrolled with it stays."""
+
+    @_abc_1.abstractmethod
+    def ListStudies(
+        self,
+        request: _admin_pb2.ListStudiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListStudiesReply, _abc.Awaitable[_admin_pb2.ListStudiesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def EditStudy(
+        self,
+        request: _admin_pb2.EditStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.Study, _abc.Awaitable[_admin_pb2.Study]]:
+        """Make, change or take away a study; the reply is how it is then."""
 
     @_abc_1.abstractmethod
     def Pause(

@@ -101,7 +101,7 @@ class CoordinatorMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., download: _Optional[_Union[DownloadGrant, _Mapping]] = ..., upload: _Optional[_Union[UploadGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., gossip: _Optional[_Union[GossipOrder, _Mapping]] = ..., gossip_receipt: _Optional[_Union[GossipReceipt, _Mapping]] = ..., gossip_notice: _Optional[_Union[GossipNotice, _Mapping]] = ..., elsewhere: _Optional[_Union[ModelElsewhere, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "tasks", "device", "drill", "wire", "peer_address", "max_runs", "memory_bytes")
+    __slots__ = ("version", "tasks", "device", "drill", "wire", "peer_address", "max_runs", "memory_bytes", "gpu_memory_bytes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,7 @@ class Hello(_message.Message):
     PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     tasks: _containers.RepeatedScalarFieldContainer[str]
     device: str
@@ -118,7 +119,8 @@ class Hello(_message.Message):
     peer_address: str
     max_runs: int
     memory_bytes: int
-    def __init__(self, version: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., drill: _Optional[str] = ..., wire: _Optional[int] = ..., peer_address: _Optional[str] = ..., max_runs: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    gpu_memory_bytes: int
+    def __init__(self, version: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., drill: _Optional[str] = ..., wire: _Optional[int] = ..., peer_address: _Optional[str] = ..., max_runs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("version", "federation", "node", "heartbeat_s", "wire", "lanes")

@@ -15,7 +15,16 @@ from benchmarks.methods.data import NoData, everything
 from benchmarks.methods.page import update
 from benchmarks.methods.pool import Record, part_module, run_part
 
-PARTS = ("matrix", "stochastic-sign", "dq-sgd", "dampening", "block-momentum", "representations", "conflicting-labels")
+PARTS = (
+    "matrix",
+    "stochastic-sign",
+    "dq-sgd",
+    "dampening",
+    "block-momentum",
+    "representations",
+    "conflicting-labels",
+    "codistillation",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from covey.coordinator.admin.access.study_edits import STUDY_CALLS
 from covey.coordinator.admin.service import AdminService
 from covey.protos import admin_pb2
 from covey.wire.errors import translated, translated_stream
@@ -41,13 +42,15 @@ ADMIN_CALLS = {
 def admin_handler(service: AdminService) -> grpc.GenericRpcHandler:
     """`covey.v1.Admin`."""
     types = admin_pb2.DESCRIPTOR.services_by_name["Admin"].methods_by_name
+    calls = {name: getattr(service, method) for name, method in ADMIN_CALLS.items()}
+    calls |= {name: getattr(service.study_edits, method) for name, method in STUDY_CALLS.items()}
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(
-            translated(getattr(service, method)),
+            translated(call),
             request_deserializer=getattr(admin_pb2, types[name].input_type.name).FromString,
             response_serializer=getattr(admin_pb2, types[name].output_type.name).SerializeToString,
         )
-        for name, method in ADMIN_CALLS.items()
+        for name, call in calls.items()
     }
     for name, stream in (("WatchRun", service.watch_run), ("AuditRun", service.audit_run)):
         methods[name] = grpc.unary_stream_rpc_method_handler(

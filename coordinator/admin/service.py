@@ -18,6 +18,7 @@ from covey import __version__
 from covey.coordinator.admin import at_work, views
 from covey.coordinator.admin.access.callers import Access, Right
 from covey.coordinator.admin.access.evictions import Evictions
+from covey.coordinator.admin.access.study_edits import StudyEdits
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.admin.scoped import ScopedViews
@@ -85,14 +86,14 @@ class AdminService:
     """Serves `covey.v1.Admin`."""
 
     def __init__(self, env: AdminServices) -> None:
-        self._env = env
-        self._store = env.store.store
+        self._env, self._store = env, env.store.store
         self._queries = Queries(env.store.store, self._node_view)
         ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
         self._access = Access(env.members, env.studies, env.store.store, env.now)
         self._scoped = ScopedViews(self._queries, env.studies, env.runs)
         wake, seen = env.scheduler.wake, self._scoped.node_view
         self._evictions = Evictions(env.store, env.studies, env.runs, wake, seen, env.now, env.clock)
+        self.study_edits = StudyEdits(self._access, env.store, env.studies, wake, env.now)
         services = SubmissionServices(*ports, env.studies, env.now, env.allow_paths, env.data_paths)
         self._submissions = Submissions(services)
 
@@ -317,6 +318,7 @@ class AdminService:
         if session is not None:
             view.last_seen_at = heard_at(session, env.now())
             view.work.extend(at_work.works_of(env.runs, record.node))
+            views.add_room(view, env.runs.places.room(record.node))
         return view
 
     async def create_token(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:

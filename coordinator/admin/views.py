@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from covey.machines.places import Room
 from covey.protos import admin_pb2 as pb
 from covey.spec.mode import Mode
 from covey.spec.modes import DEFAULT, MODES
@@ -190,6 +191,11 @@ def node_view(record: NodeRecord, connected: bool, drill: str = "") -> pb.Node:
         late=record.late,
         last_reason=record.last_reason,
     )
+
+
+def add_room(view: pb.Node, room: Room) -> None:
+    """What a connected node has for runs."""
+    view.max_runs, view.memory_bytes, view.gpu_memory_bytes = room.max_runs, room.memory_bytes, room.gpu_bytes or 0
 
 
 def contribution_view(record: ContributionRecord) -> pb.Contribution:

@@ -117,7 +117,7 @@ def _copy_files(services: BackupServices, folder: Path, digests: set[str], check
     for path in (target.parent, target):  # mkdir gives parents another mode
         path.mkdir(mode=0o700)
     for digest in sorted(digests):
-        if not services.files.has(digest):
+        if not (services.files.path(digest).exists() or services.files.check(digest)):
             raise NotFound(
                 f"there is no whole backup: the record names the file {digest}, and {services.files.path(digest)} is "
                 "gone; look for others with: covey store check"

@@ -9,13 +9,10 @@ Blocking. One program at a time writes to an address.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import hashlib
-import importlib
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -26,7 +23,8 @@ from covey.artifact import artifact_of, artifact_of_file, read_chunks
 from covey.coordinator.backup.backup import FILES, KEYS
 from covey.coordinator.backup.ownership import FILE
 from covey.coordinator.config import DATABASE
-from covey.errors import Conflict, CoveyError, NotFound, StoreError
+from covey.errors import Conflict, NotFound, StoreError
+from covey.storage.files.address import reached
 from covey.storage.files.spool import sync_folder
 from covey.validation import explain
 
@@ -83,7 +81,7 @@ def push(folder: Path, address: str, keep: int | None = None, verify: bool = Fal
     if not (folder / FILES).is_dir():
         raise NotFound(f"{folder} is not a whole backup, it has no folder {FILES}: make another one")
     manifest, paths = _described(folder)
-    with _reached(address) as (system, root):
+    with reached(address) as (system, root):
         place = f"{root}/backups/{folder.name}"
         if system.exists(f"{place}/{MANIFEST}"):
             _manifest(system, root, folder.name)
@@ -123,7 +121,7 @@ def pull(address: str, folder: Path, name: str = "") -> Moved:
     """
     if folder.exists() and any(folder.iterdir()):
         raise Conflict(f"{folder} is not empty; name a new folder")
-    with _reached(address) as (system, root):
+    with reached(address) as (system, root):
         warnings: tuple[str, ...] = ()
         if not name:
             known, warnings = _manifests(system, root)
@@ -292,26 +290,3 @@ def _sync(path: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _reached(address: str) -> Iterator[tuple[Any, str]]:
-    """Fsspec's file system for an address, and the path there. What goes wrong with it is said in words."""
-    try:
-        fsspec: Any = importlib.import_module("fsspec")
-        options = {"auto_mkdir": True} if "://" not in address or address.startswith("file://") else {}
-        system, root = fsspec.core.url_to_fs(address, **options)
-    except ImportError as error:
-        raise NotFound(f"{address} cannot be reached: {error}; for s3:// pip install s3fs") from error
-    except ValueError as error:
-        raise NotFound(f"{address} is no address that is known here: {error}") from error
-    try:
-        yield system, root.rstrip("/")
-    except CoveyError:
-        raise
-    except FileNotFoundError as error:
-        raise StoreError(f"{address}: there is no such bucket, folder or file ({error})") from error
-    except PermissionError as error:
-        raise StoreError(f"{address}: these credentials may not do that ({error})") from error
-    except Exception as error:  # each kind of address has errors of its own
-        raise StoreError(f"{address} cannot be reached: {type(error).__name__}: {error}"[:500]) from error

@@ -21,6 +21,7 @@ from covey.coordinator.nodes.enrolment import RENEWALS, EnrolmentServices, renew
 from covey.coordinator.nodes.gossip import peer_address, take_statement
 from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
+from covey.coordinator.nodes.said_room import room_of
 from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.coordinator.nodes.site_logs import SiteLogDoor, SiteLogs
 from covey.coordinator.nodes.upload_lanes import UploadLanes
@@ -32,7 +33,6 @@ from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.errors import IdentityError, LimitExceeded, NotFound, NotReady, VersionMismatch
-from covey.machines.places import Room
 from covey.machines.protocol import NodeAnswered
 from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
@@ -272,13 +272,15 @@ class CoordinatorService:
         tasks = [task[:200] for task in hello.tasks[:1000]]
         version, device = hello.version[:50], hello.device[:200]
         await store.persist(store.store.seen, node, services.now(), version=version, device=device, tasks=tasks)
+        room = room_of(hello)
         if session.greeted:
+            services.runs.places.learned(node, room)
             return
         session.greeted, session.peer_address = True, peer_address(node, hello.peer_address)
         await self._note_drill(node, hello.drill[:MAX_NAME])
         log.info("node connected", node=node, version=version, device=device)
         if services.sessions.is_current(session):
-            services.runs.joined(node, Room(hello.max_runs, hello.memory_bytes), services.clock())
+            services.runs.joined(node, room, services.clock())
         services.changes.notify()
 
     async def _refuse_version(self, node: str, hello: msg.Hello) -> None:

@@ -23,7 +23,7 @@ from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.progress import RunProgress
 from covey.coordinator.runs.sent_again import Resent
 from covey.coordinator.runs.steps.absentees import left_out
-from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch
+from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch, hold_version, secure_files
 from covey.coordinator.runs.steps.damage import check_run, intact_bytes
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.steps.preparation import Prepared, expected_nodes, prepare
@@ -170,6 +170,7 @@ class ActiveRun:
             self.log.exception("the run failed")
             await self._finish(pr.FinishRun("failed", reason))
         finally:
+            self.services.files.hold(self.run.run, ())
             await self.driver.close()
 
     async def _execute(self) -> None:
@@ -180,6 +181,7 @@ class ActiveRun:
             began = EventRecord(services.now(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
+        hold_version(services.files, prepared.newest)
         # Before anything from before a restart is used.
         await self.persist(check_run, self.record, services.files, self.run.run, services.now())
         last: StepRecord | None = await self.persist(self.record.last_step, self.run.run)
@@ -325,16 +327,15 @@ class ActiveRun:
         self.services.nodes.send(node, message)
 
     async def commit(self, step: MadeStep, *, bytes_received: int) -> None:
-        """Put a step's files under their names, then record it, with all that changes with it: in every mode so.
-
-        `bytes_received` are those of the answers that it took.
-        """
+        """Put a step's files under their names, then record it; `bytes_received` are those of the answers it took."""
         what = "phase" if step.record.opens else "commit"
         with self.services.metrics.phase("committing"):
+            await secure_files(self.services, step)
             await self.persist(self._make_permanent, step, bytes_received, f"before-{what}")
         faults.reach(f"after-{what}")
         self.step = step.record
         self.base = step.version or self.base
+        hold_version(self.services.files, self.newest())
 
     def _make_permanent(self, step: MadeStep, bytes_received: int, fault: str) -> None:
         adopt_files(self.services.files, step.job, step.result)

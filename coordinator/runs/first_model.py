@@ -80,6 +80,7 @@ async def add_run(
         return run, spec
     source = await _source(services, spec.model, given)
     out = services.files.scratch(0)
+    services.files.hold(out, [source.digest] if source.digest else [])
     try:
         job = InitialJob(run.run, spec.to_json(), out, services.allow_paths, source=source.path)
         initial = await services.worker.do(INITIAL, job)
@@ -90,8 +91,10 @@ async def add_run(
         spec = spec.model_copy(update={"model": section})
         run = replace(run, spec=spec.to_json(), layout=initial.layout)
         first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, run.submitted_at, state=beside)
+        await asyncio.to_thread(services.files.secure, first.artifact, out)
         await store.call(_record, services, run, first, source, out)
     finally:
+        services.files.hold(out, ())
         services.files.discard(out)
     return run, spec
 

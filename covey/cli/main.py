@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "ui": "covey.cli.commands.ui:ui",
     "events": "covey.cli.commands.events:events",
     "admin": "covey.cli.commands.coordinator:admin_group",
+    "study": "covey.cli.commands.studies.study:study",
     "store": "covey.cli.commands.store:store",
     "health": "covey.cli.commands.health:health",
     "plugins": "covey.cli.commands.plugins:plugins",

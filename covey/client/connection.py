@@ -19,6 +19,7 @@ from covey.client.reading.run_log import log_of
 from covey.client.reading.shares import capped_shares
 from covey.client.reading.translation import audited_of, node_detail_of, signed_of, value_of, values_of, version_of
 from covey.client.specification import Specification
+from covey.client.studies.study_calls import Studies
 from covey.client.target import Target
 from covey.client.values import (
     Admin,
@@ -85,9 +86,9 @@ class Connection:
     """
 
     def __init__(self, target: Target) -> None:
-        self.target = target
-        self._access = access = Access(target)
+        self.target, self._access = target, (access := Access(target))
         self._loop, self._call, self._reading = access.loop, access.call, access.record
+        self.studies = Studies(access.call)
 
     def __enter__(self) -> Self:
         return self
@@ -353,13 +354,12 @@ class Connection:
 
     def tokens(self) -> list[TokenInfo]:
         """Join tokens, the newest first, without their secrets."""
-        tokens, skip = list[TokenInfo](), 0
-        while True:
-            reply: pb.ListTokensReply = self._call("ListTokens", pb.ListTokensRequest(skip=skip))
+        tokens, skip = list[TokenInfo](), -1
+        while skip:
+            reply: pb.ListTokensReply = self._call("ListTokens", pb.ListTokensRequest(skip=max(0, skip)))
             tokens += values_of(TokenInfo, reply.tokens)
             skip = reply.next
-            if not skip:
-                return tokens
+        return tokens
 
     def revoke_token(self, token: str) -> list[TokenInfo]:
         """Let tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.

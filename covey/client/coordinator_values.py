@@ -40,6 +40,23 @@ class Admin:
 
 
 @dataclass(frozen=True)
+class Study:
+    """A group of runs with nodes and people of its own."""
+
+    name: str
+    nodes: tuple[str, ...] = ()
+    """That work for its runs; `("*",)`: all."""
+    admins: tuple[str, ...] = ()
+    """Names of certificates, as in the other two."""
+    members: tuple[str, ...] = ()
+    auditors: tuple[str, ...] = ()
+    max_runs: int = 0
+    """How many of its runs work at once; 0: as many as the coordinator takes."""
+    evicted: tuple[str, ...] = ()
+    """Nodes that were shut out of it for good."""
+
+
+@dataclass(frozen=True)
 class Token:
     """A join token: a secret."""
 

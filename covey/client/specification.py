@@ -13,7 +13,7 @@ from typing import Any
 from covey.errors import NotFound, PluginError, SpecError
 from covey.protos import admin_pb2 as pb
 from covey.spec import GossipSpec, RunSpec, parse_data, parse_toml, without_faults, written_in
-from covey.texts import BOM, read_text
+from covey.texts import BOM, read_text, why_no_toml
 
 Specification = Path | str | Mapping[str, Any]
 """A TOML file's path; a string with its path or, where it holds an equals sign, its text; the same as a mapping."""
@@ -104,6 +104,24 @@ def _json(spec: Mapping[str, Any]) -> str:
         return json.dumps(spec)
     except (TypeError, ValueError) as error:
         raise SpecError(f"the specification holds what TOML does not know: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file; edges that a specification has in a file of their own are in their place.
+
+    Raises:
+        NotFound: There is no such file.
+        SpecError: It is no TOML, or the file of edges is wrong.
+    """
+    return toml_of(_toml(path), str(path))
+
+
+def toml_of(text: str, what: str) -> dict[str, Any]:
+    """The same of a text. Raises SpecError, which calls it `what`."""
+    try:
+        return tomllib.loads(text.removeprefix(BOM))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SpecError(f"{what}: not valid TOML: {why_no_toml(text, error)}") from error
 
 
 def _toml(spec: Path | str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from covey.artifact import Artifact
-from covey.client.coordinator_values import Admin, Backup, Status, Token, TokenInfo
+from covey.client.coordinator_values import Admin, Backup, Status, Study, Token, TokenInfo
 
 __all__ = [
     "ENDED",
@@ -31,6 +31,7 @@ __all__ = [
     "RoundDetail",
     "Run",
     "Status",
+    "Study",
     "Token",
     "TokenInfo",
     "Update",
@@ -349,6 +350,12 @@ class Node:
     """Of its newest answer that was no update that counts: run, round, verdict and why."""
     work: tuple[NodeWork, ...] = ()
     """Of a connected node: what it does now, run by run."""
+    max_runs: int = 0
+    """And how many runs it takes at once; 0: it does not say, as in the next two."""
+    memory_bytes: int = 0
+    """For runs, free when it connected."""
+    gpu_memory_bytes: int = 0
+    """Free on its GPU then; 0 also: it has none."""
 
 
 @dataclass(frozen=True)

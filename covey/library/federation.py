@@ -15,15 +15,16 @@ from typing_extensions import override
 
 from covey.client.connection import Connection
 from covey.client.connection import connect as open_connection
-from covey.client.experiments.gossip import GossipOutcome, gossip_plan
+from covey.client.experiments.gossip import GossipOutcome, gossip_plan, unread_options
 from covey.client.experiments.gossip import simulate as run_gossip
 from covey.client.experiments.local_federation import local as local_daemons
+from covey.client.experiments.simulated import cluster_of
 from covey.client.experiments.simulated import simulate as run_simulated
 from covey.client.reading.names import RunName
 from covey.client.specification import Specification, parsed
 from covey.client.target import Target
 from covey.client.values import Event, Node, Status
-from covey.errors import CoveyError
+from covey.errors import CoveyError, SpecError
 from covey.library.aio import AsyncFederation
 from covey.library.records import Records
 from covey.library.run import FederatedRun
@@ -181,7 +182,7 @@ def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any
     """Run a specification with many nodes in this process; the run, as one of a federation.
 
     Works in a notebook, too. Options are those of `covey.client.simulate`: `data_dir`, `processes`, `attacks`, `paths`,
-    `staleness`, `device`, `events`, `on_progress`.
+    `staleness`, `device`, `events`, `engine` (`processes` or `ray`), `ray_address`, `on_progress`.
 
     A run of mode gossip has no coordinator, and no record of one: what came of each node is given, and of all of them.
     Its options are those of `covey.client.experiments.gossip.gossip_plan`, and `on_progress`.
@@ -189,7 +190,13 @@ def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any
     Raises:
         SpecError: It cannot work; the message says why.
     """
-    if not parsed(spec, later=True).facts.coordinated:
+    known = parsed(spec, later=True)
+    if not known.facts.coordinated:
+        given = {name: options.pop(name) for name in ("staleness", "events", "engine") if name in options}
+        cluster_of(given.get("engine", "processes"), options.pop("ray_address", None))
+        if unread := unread_options(**given):
+            texts = [f"{option}: {why} (the run's mode is {known.mode})" for option, why in unread.items()]
+            raise SpecError("; ".join(texts))
         watch = {name: options.pop(name) for name in ("on_progress",) if name in options}
         return run_gossip(gossip_plan(spec, nodes, **options), **watch)
     done = run_simulated(spec, nodes, **options)

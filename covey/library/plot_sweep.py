@@ -12,8 +12,8 @@ from covey.library.plot import literal, new_figure, save
 COLUMNS = 2
 
 
-def draw_sweep(results: SweepResults, to: Path, best: int = 10) -> list[str]:
-    """Write a picture; what its panels show.
+def draw_sweep(results: SweepResults, to: Path, best: int = 10) -> tuple[list[str], Any]:
+    """Write a picture; what its panels show, and the figure.
 
     Args:
         results: Of the sweep.
@@ -24,16 +24,21 @@ def draw_sweep(results: SweepResults, to: Path, best: int = 10) -> list[str]:
         SpecError: Another suffix.
         NotFound: No trial has a value yet, no such folder, or matplotlib is not installed.
     """
+    figure = sweep_figure(results, best, to)
+    save(figure, to)
+    return ["curves", *results.keys], figure
+
+
+def sweep_figure(results: SweepResults, best: int = 10, to: Path = Path("sweep.svg")) -> Any:
+    """The `matplotlib` figure of it. Raises as `draw_sweep`."""
     measured = [trial for trial in results.trials if trial.value is not None]
     if not measured:
         raise NotFound(f"no trial of {results.name} has a value yet")
-    panels = ["curves", *results.keys]
-    figure, places = new_figure(to, len(panels))
+    figure, places = new_figure(to, 1 + len(results.keys))
     _curves(places[0], results, measured[:best])
     for axes, key in zip(places[1:], results.keys, strict=True):
         _values(axes, results, measured, key)
-    save(figure, to)
-    return panels
+    return figure
 
 
 def _curves(axes: Any, results: SweepResults, trials: list[TrialResult]) -> None:
@@ -45,7 +50,7 @@ def _curves(axes: Any, results: SweepResults, trials: list[TrialResult]) -> None
         if any(halves):
             low, high = ([y + sign * half for y, half in zip(ys, halves, strict=True)] for sign in (-1, 1))
             axes.fill_between(xs, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
-    axes.set(xlabel="rounds", ylabel=literal(results.metric))
+    axes.set(xlabel="versions" if results.unit == "updates" else results.unit, ylabel=literal(results.metric))
     axes.grid(alpha=0.3)
     axes.legend(title="trial", fontsize="small", ncols=COLUMNS)
 

@@ -33,10 +33,12 @@ class Room:
     Attributes:
         max_runs: How many runs it takes at once.
         memory_bytes: How much memory it had for them when it connected.
+        gpu_bytes: How much its GPU had; None: it will say so in a moment.
     """
 
     max_runs: int = 0
     memory_bytes: int = 0
+    gpu_bytes: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Want:
         submitted_at: Of the same priority, the older one is (Unix seconds).
         started: It has begun, and is before all that have not.
         model_bytes: Size of its model; 0: unknown.
+        gpu_bytes: What it takes of a node's GPU; 0: it does not say.
         scope: The only nodes that it may use; None: all.
         without: Of these, none.
         study: The study that it belongs to; empty: none.
@@ -59,6 +62,7 @@ class Want:
     submitted_at: float = 0.0
     started: bool = False
     model_bytes: int = 0
+    gpu_bytes: int = 0
     scope: frozenset[str] | None = None
     without: frozenset[str] = frozenset()
     study: str = ""
@@ -120,6 +124,15 @@ class Places:
             if want.run in waiting and not self._why_aside(want, frozenset()):
                 self.aside.discard(want.run)
         return frozenset(want.run for want in held if node not in self._holds[want.run])
+
+    def learned(self, node: str, room: Room) -> None:
+        """A connected node says what memory its GPU has, once; of the rest, what it said as it came holds."""
+        if (known := self._rooms.get(node)) is not None and known.gpu_bytes is None:
+            self._rooms[node] = replace(known, gpu_bytes=room.gpu_bytes)
+
+    def room(self, node: str) -> Room:
+        """What a connected node says of itself; of another one, nothing."""
+        return self._rooms.get(node, Room())
 
     def left(self, node: str) -> None:
         """A node has no connection; who has a place on it keeps it."""
@@ -307,15 +320,21 @@ class Places:
         if room.max_runs and len(others) >= room.max_runs:
             return f"{len(others)} of {room.max_runs} runs"
         need = COPIES * sum(each.model_bytes for each in (*others, want))
-        if room.memory_bytes and others and need > room.memory_bytes:
-            return (
-                f"{need / 2**30:.1f} GiB for {len(others) + 1} runs are more than its {room.memory_bytes / 2**30:.1f}"
-            )
+        of_gpu = sum(each.gpu_bytes for each in (*others, want))
+        if room.gpu_bytes is None and of_gpu > want.gpu_bytes > 0:
+            return "it has not said yet what memory its GPU has"
+        for kind, asked, room_bytes in (("", need, room.memory_bytes), (" of GPU memory", of_gpu, room.gpu_bytes)):
+            if room_bytes and others and asked > room_bytes:
+                return f"{_gib(asked)} GiB{kind} for {len(others) + 1} runs are more than its {_gib(room_bytes)}"
         return ""
 
     @staticmethod
     def _in_order(wants: Iterable[Want]) -> list[Want]:
         return sorted(wants, key=lambda want: want.order)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f}"
 
 
 def _in_turn(waiting: Iterable[Want], at_work: Mapping[str, int]) -> Iterator[Want]:

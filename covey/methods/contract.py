@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from covey.aggregation.asynchronous.contract import AsyncPolicy
 from covey.aggregation.contract import Aggregator
 from covey.aggregation.server_optimizers import ServerOptimizer
-from covey.codecs.contract import Codec
+from covey.codecs.contract import Codec, MessagePrivacy
 from covey.layout import Layout
 from covey.learning.recipe import Recipe
 from covey.learning.task import Task
@@ -200,6 +200,20 @@ class Method(Pluggable):
         Of "noisy" no update is made twice: new noise would tell more.
         """
         return "off"
+
+    @property
+    def privacy(self) -> MessagePrivacy | None:
+        """What one update spends of the privacy of a node's examples, where the method adds noise on the node.
+
+        Then nothing else of an update tells of them, no update is made twice, and rounds are accounted for. None: it
+        adds none.
+        """
+        return None
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether that noise is drawn from the run's seed, so that it hides nothing."""
+        return False
 
     @property
     def representations(self) -> bool:

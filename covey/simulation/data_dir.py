@@ -39,10 +39,11 @@ def prepared_folder(folder: Path, facts: Mapping[str, Any]) -> Path:
     return folder
 
 
-def remove_scratch(folder: Path) -> None:
-    """Drop what nothing needs after the simulation."""
+def remove_scratch(folder: Path, *, nodes_too: bool = True) -> None:
+    """Drop what nothing needs after the simulation; what nodes keep is needed where its run goes on later."""
     for name in SCRATCH:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        if name != NODES or nodes_too:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def open_relaxed(folder: Path) -> SqlStore:

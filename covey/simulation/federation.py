@@ -20,13 +20,14 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.machines.protocol import StopRequested
 from covey.metrics import counted
+from covey.node.assignments.record.local_state import LocalStates
 from covey.node.operator.config import NodeConfig, NodeData, NodeSettings
 from covey.node.operator.policy import Policy
 from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries, Attack, assigned
 from covey.simulation.arrival_order import Pace, Staleness
 from covey.simulation.data_dir import NODES, enrol
-from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
+from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles, lasting_states
 from covey.simulation.nodes import MemoryBulk, MemoryLink, VirtualNode, VirtualSessions
 from covey.simulation.pausing import Pausing
 from covey.simulation.plan import Plan, SimulationProgress, Watch, names_of
@@ -66,6 +67,8 @@ class VirtualFederation:
         self._kept: dict[str, tuple[MemoryStore, NodeFiles]] = {}
         """What each node keeps, and where."""
         self._declined = ""
+        self._states: Mapping[str, LocalStates] = {}
+        """What nodes keep, where it outlives the simulation."""
 
     @property
     def _folder(self) -> Path:
@@ -86,6 +89,8 @@ class VirtualFederation:
     async def _populate(self) -> None:
         env, now = self._env, self._env.now()
         (self._folder / NODES).mkdir(exist_ok=True)
+        if self._plan.lasting:
+            self._states = await asyncio.to_thread(lasting_states, self._folder / NODES, self._names)
         keys = {name: SigningKey.generate() for name in self._names}
         await env.store.call(enrol, env.store.store, keys, now)
         env.members.drills.update(drills_on_record(await env.store.call(env.store.store.events, limit=NEWEST)))
@@ -98,11 +103,12 @@ class VirtualFederation:
 
     async def _add(self, name: str, key: SigningKey) -> None:
         env, session = self._env, self._env.sessions.open(name)
-        files = NodeFiles(self._folder / NODES, name, self._files)
+        states = self._states.get(name)
+        files = NodeFiles(self._folder / NODES, name, self._files, states.digests() if states is not None else ())
         link = MemoryLink(env, self._service, session, files, self._note_decline)
         worker = PooledWorker(name, self._pool, self._adversaries, self._pace)
         config, identity = self._config(name), self._identity(name, key)
-        store = MemoryStore()
+        store = MemoryStore(states)
         store.staying = partial(self._staying.lend, node=name, files=files)
         self._kept[name] = store, files
         services = NodeServices(config, identity, link, MemoryBulk(files), files, worker, store)

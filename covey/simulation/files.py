@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from typing_extensions import override
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_of_file
 from covey.errors import CorruptChunk, NotFound, StoreError
-from covey.node.assignments.record.local_state import RunStates
+from covey.node.assignments.record.local_state import LocalStates, RunStates
 from covey.node.ports import Files, Store
 from covey.node.updates import FinishedUpdate, State
 from covey.storage.files.artifacts import ArtifactFiles
@@ -73,11 +73,12 @@ class NodeFiles(Files):
         folder: Of all virtual nodes; it exists. A thousand folders would cost more than what is in them.
         node: The node's id.
         coordinator: The coordinator's files.
+        own: Digests of those of its own that are there already.
     """
 
-    def __init__(self, folder: Path, node: str, coordinator: CoordinatorFiles) -> None:
+    def __init__(self, folder: Path, node: str, coordinator: CoordinatorFiles, own: Iterable[str] = ()) -> None:
         self._folder, self._node, self._coordinator = folder, node, coordinator
-        self._own: set[str] = set()
+        self._own = set(own)
 
     def _own_path(self, digest: str) -> Path:
         return self._folder / f"{self._node}-{digest}"
@@ -151,6 +152,23 @@ class NodeFiles(Files):
             self._coordinator.take(self._own_path(artifact.digest), artifact)
 
 
+def lasting_states(folder: Path, nodes: Sequence[str]) -> dict[str, LocalStates]:
+    """What nodes of a run that goes on have kept, by node; of all else that a killed process left nothing is left.
+
+    Blocking.
+
+    Args:
+        folder: Of all virtual nodes.
+        nodes: Their ids.
+    """
+    states = {node: LocalStates(folder / f"{node}.kept", durable=False) for node in nodes}
+    needed = {f"{node}-{digest}" for node, kept in states.items() for digest in kept.digests()}
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in needed:
+            path.unlink()
+    return states
+
+
 def _move(path: Path, final: Path, artifact: Artifact) -> None:
     if not path.exists():
         raise NotFound(f"the worker's file {path} is gone")
@@ -161,11 +179,15 @@ def _move(path: Path, final: Path, artifact: Artifact) -> None:
 
 
 class MemoryStore(Store):
-    """A node's own record (`covey.node.ports.Store`) that lasts as long as this process."""
+    """A node's own record (`covey.node.ports.Store`) that lasts as long as this process.
 
-    def __init__(self) -> None:
+    Args:
+        states: What it keeps from update to update, where that lasts longer.
+    """
+
+    def __init__(self, states: LocalStates | None = None) -> None:
         self._newest: dict[str, FinishedUpdate] = {}
-        self._states = RunStates()
+        self._states = states or RunStates()
         self.staying: Callable[[str], State] = lambda _: {}
         """What stays on this node of a run that it knows of otherwise."""
         self._private: Counter[str] = Counter()

@@ -48,6 +48,7 @@ class Plan:
         until: Mode `rounds`: the run is left as it is, running on record, once so many rounds are committed and
             evaluated; None: it goes on to its end.
         resumed: The id of a run in the folder that was left so, or was killed: it goes on with its next round.
+        lasting: What nodes keep between rounds is in the folder until the run has ended, and is taken up with it.
         told: Called before it begins with each thing that one should know: what it will have spent of its privacy.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     ray: RayCluster | None = None
     until: int | None = None
     resumed: str = ""
+    lasting: bool = False
     told: Callable[[str], None] = lambda note: None
 
 

@@ -26,6 +26,7 @@ from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
 from covey.simulation.pool import Crew
 from covey.simulation.ray_engine import ray_workers
 from covey.storage.record.contract import RunRecord
+from covey.storage.sql.tables.runs import TERMINAL
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import DESCRIBE
 from covey.worker.jobs.runs import DescribeJob
@@ -50,11 +51,12 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew 
     """
     attacks = await asyncio.to_thread(checked_attacks, plan)
     if plan.resumed:  # a killed one has left some
-        await asyncio.to_thread(remove_scratch, plan.folder)
+        await asyncio.to_thread(remove_scratch, plan.folder, nodes_too=not plan.lasting)
     facts = {"nodes": plan.nodes, "attacks": {attack.name: attack.count for attack in attacks}}
     folder = await asyncio.to_thread(prepared_folder, plan.folder, facts)
+    goes_on = plan.lasting
     async with AsyncExitStack() as stack:
-        stack.callback(remove_scratch, folder)
+        stack.callback(lambda: remove_scratch(folder, nodes_too=not goes_on))
         workers = crew or await _own_crew(plan, folder, stack)
         env = await _environment(plan, folder, workers, stack)
         federation = VirtualFederation(plan, env, attacks, workers.pool)
@@ -66,7 +68,9 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew 
         for note in description.notes:
             plan.told(note)
         with _stopping(env) if crew is None else contextlib.nullcontext():
-            return await federation.run(watch, description.noted())
+            record = await federation.run(watch, description.noted())
+        goes_on = plan.lasting and record.state not in TERMINAL
+        return record
 
 
 async def _own_crew(plan: Plan, folder: Path, stack: AsyncExitStack) -> Crew:

@@ -109,6 +109,8 @@ class RunSpec(Section, ABC):
             "codec": self.exchange.codec,
             "options": self.exchange.options,
         }
+        if "epsilon" in self.method.options:
+            terms["method"] = self.method.options
         return json.dumps(terms, sort_keys=True, separators=(",", ":"))
 
     def to_json(self) -> str:

@@ -25,6 +25,10 @@ ExtraOptions = Annotated[Options, Field(exclude_if=lambda options: not options)]
 have them."""
 Wrong = tuple[str, str, object]
 """A key, what to write instead, and the value that was given."""
+MOST_ROUNDS, MOST_RETRIES, MOST_LOCAL_ROUNDS = 100_000_000, 10_000, 10_000
+"""Of a run, or its updates or steps; of one round, and of the local-only baseline."""
+MOST_PARTS, MOST_SHARDS = 100_000, 1000
+"""Of experiment data, which every node deals anew."""
 LATER = {"combinations": "later"}
 """Context of a validation that leaves values which rule each other out to whoever asks `RunSpec.impossible`."""
 
@@ -138,9 +142,9 @@ class DataSection(Section):
     partition: PluginName = "iid"
     alpha: Positive = 0.5
     """Dirichlet concentration (partition = "dirichlet")."""
-    shards_per_node: int = Field(default=2, ge=1)
+    shards_per_node: int = Field(default=2, ge=1, le=MOST_SHARDS)
     """Label shards each node gets (partition = "shards")."""
-    parts: int | None = Field(default=None, ge=1)
+    parts: int | None = Field(default=None, ge=1, le=MOST_PARTS)
     """How many parts the data is cut into; default: the number of nodes when the run starts."""
     options: ExtraOptions = Field(default={})
     """Options of a partition that is not one of Covey's own."""
@@ -246,7 +250,7 @@ class EvaluationSection(Section):
     goal: Literal["max", "min"] = "max"
     only: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
     """The run trains nothing: in its one round the nodes evaluate the model that it begins with ([model] initial)."""
-    local_rounds: Annotated[int, Field(ge=0, exclude_if=lambda rounds: not rounds)] = 0
+    local_rounds: Annotated[int, Field(ge=0, le=MOST_LOCAL_ROUNDS, exclude_if=lambda rounds: not rounds)] = 0
     """With `only`: each node also trains for so many rounds of [training] alone, beginning with the model with which
     the training began, and evaluates what comes of it beside the other (the local-only baseline). That model never
     leaves it."""

@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from covey.spec.sections import Beta, ExtraOptions, NonNegative, PluginName, Positive, Section, Wrong
 
+MOST_STEPS, MOST_EPOCHS = 1_000_000, 10_000
+"""That one round may ask of a node."""
 STALL_S = 540.0
 """[training] stall_s where a run says nothing; then it is left out of the JSON, as stored specifications have it."""
 
@@ -44,9 +46,9 @@ class TrainingSection(Section):
     """Leave out an epoch's last batch where it is shorter than the others (unless it is the only one)."""
     workers: Annotated[int, Field(ge=0, le=64, exclude_if=lambda workers: not workers)] = 0
     """Processes beside the training that load examples ahead of it; 0: the training loads them itself."""
-    local_epochs: int | None = Field(default=None, ge=1)
-    local_steps: int | None = Field(default=None, ge=1)
-    local_first: Annotated[int, Field(ge=0, exclude_if=lambda steps: not steps)] = 0
+    local_epochs: int | None = Field(default=None, ge=1, le=MOST_EPOCHS)
+    local_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    local_first: Annotated[int, Field(ge=0, le=MOST_STEPS, exclude_if=lambda steps: not steps)] = 0
     """In so many first steps of a round only the tensors are trained that stay on the node, in the others only those
     that are shared (FedRep); 0: all of them in every step."""
     clip_norm: Positive | None = None
@@ -55,6 +57,8 @@ class TrainingSection(Section):
     """bf16: autocast where the device has it, else float32."""
     deterministic: Literal["require", "best-effort"] = "best-effort"
     threads: int = Field(default=1, ge=1, le=256)
+    gpu_memory_gib: Annotated[Positive | None, Field(exclude_if=lambda gib: gib is None)] = None
+    """GiB that training takes of a node's GPU: runs share one as far as they fit together; None: it is not counted."""
     stall_s: Annotated[Positive, Field(exclude_if=lambda stall_s: stall_s == STALL_S)] = STALL_S
     """How long training or evaluation may go without a step (loading the data counts): then its worker is ended."""
     schedule: dict[Literal["learning_rate", "momentum", "weight_decay"], Schedule] = Field(default={})

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtensionOID
 
 from covey.wire.addresses import host_and_port
-from covey.wire.identities.authority import COORDINATOR_NAME
+from covey.wire.identities.authority import COORDINATOR_NAME, OWN_NAME
 from covey.wire.proxies import Proxy, ask_for_tunnel, proxy_of, unused_proxy
 
 T = TypeVar("T")
@@ -142,9 +142,13 @@ def _certificate(shown: x509.Certificate, authority_pem: bytes) -> str:
     try:
         shown.verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
     except (ValueError, TypeError, InvalidSignature):
+        if shown.issuer == OWN_NAME:
+            return (
+                "the coordinator there belongs to another federation; look at the address, or join it with a new token"
+            )
         return (
-            "the coordinator there belongs to another federation; look at the address, or join it with a new token "
-            f"(its certificate is {_intercepted(shown)})"
+            f"the certificate that comes is not of this federation, it is {_intercepted(shown)}. If it is another "
+            "federation's, look at the address, or join it with a new token"
         )
     return ""
 
@@ -154,7 +158,8 @@ def _intercepted(shown: x509.Certificate) -> str:
     issuer = "".join(c for c in shown.issuer.rfc4514_string() if c.isprintable())[:120]
     return (
         f"issued by {issuer!r}; if that is a firewall's or a proxy's own authority, TLS is intercepted on the way, "
-        "which a federation refuses: have this destination excepted from inspection"
+        "which a federation refuses: ask those who run it to except this destination from inspection (to pass its "
+        "TLS through unopened), whoever's authority this machine trusts"
     )
 
 

@@ -53,6 +53,7 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
                 hello.peer_address,
                 hello.max_runs,
                 hello.memory_bytes,
+                hello.gpu_memory_bytes,
             )
         case "download":
             return msg.DownloadAsk(message.download.digest, message.download.with_table, message.download.takes_peers)

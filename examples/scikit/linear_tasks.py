@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.linear_model import SGDClassifier
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
@@ -98,17 +98,72 @@ class Regress(Task):
         return {"mse": Stat((model(x) - y).square().sum().item(), len(y))}
 
 
-class NormalEquations(nn.Module):
-    """`coefficients()` are scikit-learn's `coef_` and, last, `intercept_`."""
+class Diagnose(Task):
+    """`LogisticRegression` by Newton's method: each round is one step of it on all data, whatever each node has."""
 
-    def __init__(self, features: int) -> None:
+    class Options(Task.Options):
+        """What a run may set under [task.options]."""
+
+        penalty: float = Field(default=1 / 569, gt=0, description="1 / (C n), with n the examples of all nodes")
+
+    options: Options
+
+    def model(self) -> nn.Module:
+        """Nothing yet: all coefficients are 0."""
+        return NormalEquations(30, self.options.penalty)
+
+    def train_data(self, data: NodeData) -> TensorDataset:
+        """float32 [569, 30] measurements, and float32 [569]: whether the tumour is benign."""
+        x, y = load_breast_cancer(return_X_y=True)
+        scaled = (x - x.mean(0)) / x.std(0)  # of data that nobody has together, both are a run of statistics
+        return TensorDataset(torch.tensor(scaled, dtype=torch.float32), torch.tensor(y, dtype=torch.float32))
+
+    def central_data(self) -> TensorDataset:
+        """The same: how well the model fits."""
+        return self.train_data(NodeData())
+
+    def labels(self, dataset: Dataset[Any]) -> Tensor:
+        """By which an experiment deals the examples to nodes."""
+        return dataset.tensors[1].long()
+
+    def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult:
+        """Gradient g and Hessian H of this node's mean loss at the run's coefficients w: H, and H w - g."""
+        x, y = (tensor[settings.indices].double() for tensor in data.tensors)
+        z, w = with_one(x), model.coefficients()
+        p = torch.sigmoid(z @ w)
+        hessian, gradient = z.T @ (z * (p * (1 - p))[:, None]) / len(z), z.T @ (p - y) / len(z)
+        with torch.no_grad():
+            model.gram.copy_(hessian)
+            model.moment.copy_(hessian @ w - gradient)
+        return FitResult(len(z), 1, {"loss": Stat(log_loss(z @ w, y), len(z))})
+
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Stat]:
+        """Mean log loss, and accuracy."""
+        x, y = batch
+        score = model(x)
+        return {"loss": Stat(log_loss(score, y), len(y)), "accuracy": Stat(((score > 0) == y).sum().item(), len(y))}
+
+
+def log_loss(score: Tensor, y: Tensor) -> float:
+    """Of all examples together."""
+    return nn.functional.binary_cross_entropy_with_logits(score, y, reduction="sum").item()
+
+
+class NormalEquations(nn.Module):
+    """`coefficients()` are scikit-learn's `coef_` and, last, `intercept_`, which has no penalty."""
+
+    def __init__(self, features: int, penalty: float = 0.0) -> None:
         super().__init__()
+        self.penalty = penalty
         self.gram = nn.Parameter(torch.zeros(features + 1, features + 1))
         self.moment = nn.Parameter(torch.zeros(features + 1))
 
     def coefficients(self) -> Tensor:
         """float64 [features + 1]; of least norm, where there are several."""
-        return torch.linalg.lstsq(self.gram.double(), self.moment.double()[:, None], driver="gelsd").solution[:, 0]
+        penalized = torch.ones(len(self.gram), dtype=torch.float64)
+        penalized[-1] = 0
+        gram = self.gram.double() + self.penalty * penalized.diag()
+        return torch.linalg.lstsq(gram, self.moment.double()[:, None], driver="gelsd").solution[:, 0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Predictions [n]."""

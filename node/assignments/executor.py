@@ -133,6 +133,8 @@ class Executor:
             node_options=services.config.options,
             task_options=spec.task.nodes.get(services.identity.name, {}),
             allow_path=services.config.allows_paths(spec),
+            limits=services.config.train_limits,
+            filters=services.config.filters,
             state={name: kept_file(services.files, assignment.run, name, item) for name, item in own.items()},
         )
         async with allowed_time(services.config.limits.round_s):

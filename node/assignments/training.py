@@ -201,7 +201,8 @@ class Training:
         def progressed(now: TrainProgress) -> None:
             if math.isfinite(now.loss):
                 self._services.metrics.loss.set(now.loss)
-            talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
+            loss = math.nan if job.filters else now.loss  # filters see the metrics of a training as a whole
+            talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, loss, now.seconds))
 
         try:
             async with allowed_time(self._services.config.limits.round_s):

@@ -140,6 +140,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             allow_path=config.allows_paths(course.spec),
             stall_s=course.spec.training.stall_s,
             limits=config.train_limits,
+            filters=config.filters,
         )
         try:
             return await self._worker.do(TRAIN, job)

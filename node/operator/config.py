@@ -235,7 +235,7 @@ class NodeConfig:
 
     @property
     def filters(self) -> tuple[FilterOrder, ...]:
-        """What updates pass before they leave."""
+        """What updates and metrics pass before they leave."""
         return tuple(FilterOrder(each.name, each.options) for each in self.policy.outgoing)
 
     @cached_property
@@ -280,7 +280,7 @@ class NodeConfig:
         Raises:
             PolicyError: It asks for more; the message says what is allowed, and what would have to change.
         """
-        task, payload = spec.task.name, spec.exchange.payload
+        task, payload = spec.task.name, spec.exchange.payload if spec.facts.coordinated else "parameters"
         if task not in self.policy.tasks and not self.allows_path(task):
             key = "allow_paths" if ":" in task else "tasks"
             allowed = ", ".join((*self.policy.tasks, *self.policy.allow_paths)) or "none"

@@ -49,7 +49,7 @@ DEFAULT_SETTINGS = """\
 # time_zone = "Europe/Berlin"
 # days = ["mon", "tue", "wed", "thu", "fri"]
 
-# What each update passes before it leaves: plug-ins of this machine, which may change it, or refuse (covey plugins).
+# What updates and metrics pass before they leave: plug-ins of this machine, which change or refuse (covey plugins).
 # outgoing = [{ name = "clip-norm", options = { most = 10.0 } }]
 
 [limits]

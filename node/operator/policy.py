@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
 
 class OutgoingFilterSettings(Settings):
-    """[[policy.outgoing]]: a filter that each update passes on its way out (`covey.outgoing.filters`)."""
+    """[[policy.outgoing]]: a filter that updates and metrics pass on their way out (`covey.outgoing.filters`)."""
 
     name: str
     """Of the plug-in, or `package.module:Class`."""
@@ -68,7 +68,7 @@ class Policy(Settings):
     days: tuple[Day, ...] = ()
     """On which days they begin; empty: on all."""
     outgoing: tuple[OutgoingFilterSettings, ...] = ()
-    """What each update passes before it leaves, in this order."""
+    """What updates and metrics pass before they leave, in this order."""
 
     @model_validator(mode="after")
     def _check_hours(self) -> Self:
@@ -88,11 +88,11 @@ class Policy(Settings):
         Raises:
             PolicyError: It cannot keep one of them.
         """
-        rule = "min_participants" if self.min_participants > 1 and not spec.facts.synchronous else ""
-        why = "each update counts by itself"
-        if not spec.facts.coordinated:
-            why = "peers wait for this node around the clock, and exchange whole models, of which no mass may get lost"
-            rule = "outgoing" if self.outgoing else "hours" if self.allowed_hours.are_bounded else ""
+        facts, rule, why = spec.facts, "", ""
+        if self.min_participants > 1 and facts.coordinated and not facts.synchronous:
+            rule, why = "min_participants", "each update counts by itself"
+        if self.allowed_hours.are_bounded and not facts.coordinated:
+            rule, why = "hours", "peers wait for this node around the clock"
         if rule:
             raise PolicyError(
                 f'mode "{spec.mode}" cannot keep a rule of this node\'s operator ([policy] {rule} in node.toml): {why}'

@@ -11,20 +11,19 @@ wait for the disk.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 import structlog
 
 from covey.artifact import CHUNK_BYTES, Artifact, artifact_of_file, valid_prefix
-from covey.errors import DiskFull, LimitExceeded, NotFound, StoreError
+from covey.errors import DiskFull, LimitExceeded, NotFound
 from covey.storage.files.recycled import FreeFiles
-from covey.storage.files.spool import Spool, disk_errors, obstruction, sync_folder
+from covey.storage.files.spool import Spool, check_size, disk_errors, obstruction, open_sized, sync_folder
 
 MAX_IDLE_PARTS = 32
 """Broken transfers that may wait to be resumed; beyond, the longest idle one is dropped."""
@@ -202,10 +201,10 @@ class ArtifactFiles:
         try:
             self._reserve(part, size_bytes)
             try:
-                return _open_sized(part, size_bytes)
+                return open_sized(part, size_bytes)
             except DiskFull:
                 self._make_room(0)
-                return _open_sized(part, size_bytes)
+                return open_sized(part, size_bytes)
         except BaseException:
             self._delete(part)
             raise
@@ -258,7 +257,7 @@ class ArtifactFiles:
         Raises:
             StoreError: The disk is full (`DiskFull`), or refuses.
         """
-        fd = _open_sized(path, artifact.size_bytes)
+        fd = open_sized(path, artifact.size_bytes)
         return Spool(artifact, path, path, fd=fd, offset=0, ended=lambda spool: None, durable=False)
 
     def adopt(self, path: Path, artifact: Artifact, *, durable: bool = True) -> Path:
@@ -280,7 +279,7 @@ class ArtifactFiles:
         if not path.exists():
             raise NotFound(f"the worker's file {path} is gone")
         with disk_errors(path):
-            _check_size(path, artifact, sync=durable)
+            check_size(path, artifact, sync=durable)
             path.rename(final)
             if durable:
                 sync_folder(self._artifacts)
@@ -289,6 +288,25 @@ class ArtifactFiles:
             self._sizes[final] = artifact.size_bytes
         self._intact[artifact.digest] = _stamp(final)
         return final
+
+    def secure(self, artifact: Artifact, path: Path | None = None) -> None:
+        """Have a file where files last, before it is recorded: they last here, so there is nothing to do.
+
+        Args:
+            artifact: What it is.
+            path: Where it is, if it is not adopted yet.
+
+        Raises:
+            Obstructed: Where files last cannot be reached now.
+        """
+
+    def hold(self, owner: Hashable, digests: Iterable[str]) -> None:
+        """Say which files somebody reads by their paths, from now until it says so again: here all stay till released.
+
+        Args:
+            owner: Who; what it said before does not count any more.
+            digests: Of the files; none: it reads none now.
+        """
 
     def discard(self, path: Path) -> None:
         """Drop a scratch file that will not be adopted, and that nobody writes any more. Repeatable."""
@@ -349,12 +367,16 @@ class ArtifactFiles:
             )
 
     def _make_room(self, max_bytes: int) -> None:
-        """Give up what is only convenient until so little is used: free files, then broken transfers."""
+        """Give up what is only convenient until so little is used: free files, copies, then broken transfers."""
         with self._lock:
             kept = sum(self._sizes.values())
         self._free.shrink(max(0, max_bytes - kept))
+        self._drop_copies(max_bytes)
         while self.bytes_used > max_bytes and self._idle:
             self._delete_longest_idle()
+
+    def _drop_copies(self, max_bytes: int) -> None:
+        """Delete files that are elsewhere, too, until so little is used: here there are none."""
 
     def _delete_longest_idle(self) -> None:
         with self._lock:
@@ -369,31 +391,3 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     """What changes when somebody writes into a file, or puts another one in its place."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _open_sized(part: Path, size_bytes: int) -> int:
-    """Open a part with all its disk reserved: it cannot run out half-way, and is cheaper to fill."""
-    with disk_errors(part):
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            now_bytes = os.fstat(fd).st_size
-            if now_bytes > size_bytes:
-                os.ftruncate(fd, size_bytes)
-            elif now_bytes < size_bytes:
-                os.posix_fallocate(fd, 0, size_bytes)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-
-def _check_size(path: Path, artifact: Artifact, *, sync: bool) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size_bytes = os.fstat(fd).st_size
-        if size_bytes != artifact.size_bytes:
-            raise StoreError(f"{path} has {size_bytes} bytes, its artifact {artifact.size_bytes}")
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)

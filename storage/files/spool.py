@@ -74,6 +74,35 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def open_sized(part: Path, size_bytes: int) -> int:
+    """Open a part with all its disk reserved: it cannot run out half-way, and is cheaper to fill."""
+    with disk_errors(part):
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            now_bytes = os.fstat(fd).st_size
+            if now_bytes > size_bytes:
+                os.ftruncate(fd, size_bytes)
+            elif now_bytes < size_bytes:
+                os.posix_fallocate(fd, 0, size_bytes)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def check_size(path: Path, artifact: Artifact, *, sync: bool) -> None:
+    """Whether a file has its artifact's size, and is on the disk where that is wanted; `StoreError` if not."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size_bytes = os.fstat(fd).st_size
+        if size_bytes != artifact.size_bytes:
+            raise StoreError(f"{path} has {size_bytes} bytes, its artifact {artifact.size_bytes}")
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class Spool:
     """One file on its way in; made by `covey.storage.files.artifacts.ArtifactFiles.begin`. Blocking, and thread-safe.
 

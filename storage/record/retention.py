@@ -45,5 +45,5 @@ class Retention(ABC):
         """
 
     @abstractmethod
-    def referenced_digests(self) -> set[str]:
-        """Digests of every file that some kept record needs (for cleaning up after a crash)."""
+    def referenced_digests(self, kind: Literal["version", "update"] | None = None) -> set[str]:
+        """Digests of every file that some kept record needs (for cleaning up after a crash), or one of this kind."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from covey.testing.federation import Federation
@@ -25,7 +27,9 @@ NODE_POINTS = ["assigned:1", "node-download-chunk:6", "downloaded:1", "trained:1
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
-    with Federation(tmp_path_factory.mktemp("crashes"), nodes=2) as made:
+    """Its models last at an address: `before-commit` is between their sending and the record of it."""
+    root = tmp_path_factory.mktemp("crashes")
+    with Federation(root, nodes=2, env={"COVEY_ARTIFACTS": f"file://{root}/models"}) as made:
         yield made.start()
 
 
@@ -43,6 +47,8 @@ def finish(federation, run, undisturbed):
     assert shown["model_sha256"] == undisturbed
     committed = [(r["round"], r["state"], r["accepted"]) for r in federation.rounds(run)]
     assert committed == [(n, "committed", 2) for n in range(1, ROUNDS + 1)]
+    checked = json.loads(federation.cli("store", "check", "--data-dir", federation.coordinator_dir, "--json"))
+    assert (checked["ok"], checked["problems"]) == (True, [])
 
 
 def count_deliveries(federation, run):

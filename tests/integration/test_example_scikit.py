@@ -46,6 +46,18 @@ def test_least_squares_are_those_of_all_data(tasks: ModuleType, tmp_path: Path) 
     assert run.value.metrics["mse"] == pytest.approx(np.square(whole.predict(x) - y).mean(), rel=1e-6)
 
 
+def test_newton_s_method_comes_to_the_logistic_regression_of_all_data(tasks: ModuleType, tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    run = simulated("tumours.toml", tmp_path / "run")
+    model = tasks.Diagnose().model()
+    model.load_state_dict(run.model())
+    x, y = (tensor.double().numpy() for tensor in tasks.Diagnose().central_data().tensors)
+    whole = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(x, y)
+    np.testing.assert_allclose(model.coefficients().detach(), [*whole.coef_[0], *whole.intercept_], atol=1e-4)
+    assert run.value.metrics["accuracy"] == pytest.approx(whole.score(x, y))
+
+
 def test_averaged_classifiers_come_near_one_of_all_data(tasks: ModuleType, tmp_path: Path) -> None:
     from sklearn.linear_model import SGDClassifier
 

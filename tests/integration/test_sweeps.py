@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 
 import covey
-from covey.client.connection import Connection
-from covey.client.sweeps.deployed import DeployedTrials
 from covey.client.sweeps.events import Asked, Decided, Measured
 from covey.client.sweeps.record import read_record
-from covey.client.sweeps.running import run_sweep
-from covey.client.sweeps.sweep import read_sweep
 from covey.errors import Conflict, SpecError
 
 pytestmark = pytest.mark.processes
@@ -33,6 +29,16 @@ training.learning_rate = {{ log_uniform = [0.02, 2.0] }}
 """
 
 
+ASYNCHRONOUS = {
+    "specification": {
+        "name": "a",
+        "mode": "async",
+        "task": {"name": "digits"},
+        "aggregation": {"name": "staleness-mean"},
+        "async": {"updates": 6},
+    },
+    "sweep": {"trials": 1, "space": {"training.learning_rate": {"uniform": [0.1, 0.2]}}},
+}
 HALVING = """trials = 2
 seeds = 2
 prune = { method = "halving", rungs = [1] }
@@ -45,13 +51,8 @@ class Killed(BaseException):
 
 def test_a_sweep_at_a_coordinator_finds_its_runs_again_and_stops_those_that_it_gives_up(tmp_path):
     def swept(folder, name="lr", more=HALVING, count=20, on_event=lambda event: None):
-        (tmp_path / "lr.toml").write_text(SWEEP.format(name=name, more=more, count=count))
-        sweep = read_sweep(tmp_path / "lr.toml")
-
-        def make(is_new):
-            return DeployedTrials(sweep, Connection(federation.client.target), is_new=is_new)
-
-        return run_sweep(sweep, tmp_path / folder, make, {}, on_event)
+        text = SWEEP.format(name=name, more=more, count=count)
+        return covey.sweep(text, client=federation, folder=tmp_path / folder, on_event=on_event).results
 
     def killed(event):
         if isinstance(event, Measured):
@@ -84,6 +85,15 @@ def test_a_sweep_at_a_coordinator_finds_its_runs_again_and_stops_those_that_it_g
             "wrong-0-4": "stopped",
         }
         _begins_with_the_better_ones_model(federation, swept)
+        _asynchronous(federation, tmp_path / "async")
+
+
+def _asynchronous(federation, folder):
+    done = covey.sweep(ASYNCHRONOUS, client=federation, folder=folder)
+    (trial,) = done.trials()
+    run = federation.run("a-0-0")
+    assert (trial.state, trial.why, run.spec["mode"]) == ("completed", "6 updates", "async")
+    assert trial.value == run.metrics()[-1]["accuracy"]
 
 
 def _begins_with_the_better_ones_model(federation, swept):

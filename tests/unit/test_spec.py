@@ -165,6 +165,26 @@ def test_a_seed_fits_the_store(seed):
     assert refused("", f"seed = {seed}\n{LEAST}").startswith("seed: ")
 
 
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        ("training.local_steps", 1_000_000),
+        ("training.local_epochs", 10_000),
+        ("training.local_first", 1_000_000),
+        ("evaluation.local_rounds", 10_000),
+        ("data.parts", 100_000),
+        ("data.shards_per_node", 1000),
+        ("rounds.count", 100_000_000),
+        ("rounds.max_retries", 10_000),
+    ],
+)
+def test_what_would_cost_a_node_without_bound_has_one(key, most):
+    with pytest.raises(SpecError) as refused:
+        parse_toml(f"{key} = {most + 1}\n{LEAST}")
+    assert key in str(refused.value)
+    assert f"{most}" in str(refused.value)
+
+
 def test_every_wrong_key_is_told_in_one_message():
     message = refused('[rounds]\ncount = 0\nquorum = 2\n[data]\nalpha = "x"')
     assert [line.partition(":")[0] for line in message.split("; ")] == ["data.alpha", "rounds.count", "rounds.quorum"]

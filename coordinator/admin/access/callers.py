@@ -12,7 +12,8 @@ from typing import Literal
 
 from covey.coordinator.admin.access.finding import find_run
 from covey.coordinator.nodes.members import Members
-from covey.coordinator.studies import Studies, StudyRole, study_of
+from covey.coordinator.studies import Studies, study_of
+from covey.coordinator.study_file import StudyRole
 from covey.errors import IdentityError
 from covey.storage.record.contract import RunRecord, Store
 from covey.wire.channels import Context, peer_identity

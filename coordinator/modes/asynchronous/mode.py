@@ -8,9 +8,9 @@ crash the same update is decided on again from the same state, with the same res
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
@@ -270,23 +270,31 @@ class AsyncMode(Mode):
         return bool(self._why_lost(given.arrived)) or not is_known
 
     async def _decision_input(self, pending: PendingUpdate) -> DecisionInput:
-        run, newest, path = self._run, self._run.newest(), partial(intact, self._services.files)
+        run, newest = self._run, self._run.newest()
         wanted = {newest.version, pending.base_version, *run.step.pinned_versions}
         versions = [
             newest if number == newest.version else await run.persist(run.record.version, run.run.run, number)
             for number in wanted
         ]
+        digests = [version.artifact.digest for version in versions] + [part.artifact.digest for part in newest.state]
+        paths = await run.persist(self._at_hand, digests)
         return DecisionInput(
             run=run.run,
             arrived=pending,
             version=newest.version,
             last=run.step,
             earlier=self._earlier,
-            models={version.version: path(version.artifact.digest) for version in versions},
-            slots={part.name: path(part.artifact.digest) for part in newest.state},
+            models=dict(zip([version.version for version in versions], paths, strict=False)),
+            slots=dict(zip([part.name for part in newest.state], paths[len(versions) :], strict=True)),
             evicted=evicted_holders(self._earlier, self._services.members.evicted),
             lost=await run.persist(self._lost_now, self._earlier),
         )
+
+    def _at_hand(self, digests: Sequence[str]) -> list[Path]:
+        """The paths of files that stay until what is decided is committed. Blocking; `CorruptChunk` as `intact`."""
+        files = self._services.files
+        files.hold(self._run.run.run, digests)
+        return [intact(files, digest) for digest in digests]
 
     async def _ask_policy(self, given: DecisionInput) -> DecisionOutcome:
         files, prepared, services = self._services.files, self._run.ready(), self._services

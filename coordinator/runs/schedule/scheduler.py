@@ -170,13 +170,14 @@ class Scheduler:
     async def _want(self, record: RunRecord) -> Want:
         if record.run not in self._model_bytes:
             self._model_bytes[record.run] = await self._size(record)
-        study = study_of(record)
+        study, spec = study_of(record), json.loads(record.spec)
         return Want(
             record.run,
-            int(json.loads(record.spec).get("priority", 0)),
+            int(spec.get("priority", 0)),
             record.submitted_at,
             started=record.state == "running",
             model_bytes=self._model_bytes[record.run],
+            gpu_bytes=int(spec.get("training", {}).get("gpu_memory_gib", 0) * 2**30),
             scope=self._studies.scope(study),
             without=self._studies.evicted(study),
             study=study,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,29 @@ def signed_version(
         signature=services.signer.sign(statement),
         metrics=dict(metrics or {}),
     )
+
+
+async def secure_files(services: RunServices, step: MadeStep) -> None:
+    """Have all files of what a step made where files last, before it is recorded; waits while that is away. Repeatable.
+
+    Not in the record's thread: nobody else waits for it.
+    """
+    await services.store.obstacle.passed(lambda: asyncio.to_thread(_secure, services.files, step))
+
+
+def hold_version(files: Files, version: VersionRecord) -> None:
+    """The version that its run goes on from stays at hand: it is also read where nobody can wait for it."""
+    files.hold(version.run, {version.artifact.digest, *(part.artifact.digest for part in version.state)})
+
+
+def _secure(files: Files, step: MadeStep) -> None:
+    if step.result.artifact is None:
+        return
+    files.secure(step.result.artifact, step.job.out)
+    for part in step.result.state:
+        files.secure(part.artifact, part.path)
+    for kept in step.version.state if step.version is not None else ():
+        files.secure(kept.artifact)
 
 
 def adopt_files(files: Files, job: StepJob, result: StepResult) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import structlog
@@ -15,7 +16,7 @@ from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
 from covey.metrics import EVALUATED, NODES, counted, failed, merged, missing, ratios
 from covey.spec import RunSpec, parse_json
-from covey.storage.record.contract import EventRecord, RunRecord, Store, UpdateRecord
+from covey.storage.record.contract import EventRecord, RunRecord, Store, UpdateRecord, VersionRecord
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.operations import EVALUATE
 
@@ -62,7 +63,18 @@ class RunEvaluation:
     async def _measure(self, version: int) -> dict[str, float | str]:
         services = self._services
         record = await services.store.persist(services.store.store.version, self._run.run, version)
-        if not (record.kept and await asyncio.to_thread(services.files.check, record.artifact.digest)):
+        if not record.kept:
+            return {}
+        services.files.hold(self, [record.artifact.digest])
+        try:
+            return await self._measured(record)
+        finally:
+            services.files.hold(self, ())
+
+    async def _measured(self, record: VersionRecord) -> dict[str, float | str]:
+        services = self._services
+        check = partial(services.files.check, record.artifact.digest)
+        if not await services.store.obstacle.passed(lambda: asyncio.to_thread(check)):
             return {}
         job = EvaluateJob(
             run=self._run.run,

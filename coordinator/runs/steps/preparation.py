@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from covey.coordinator.runs.ports import RunServices
@@ -71,6 +72,7 @@ async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRec
     out = services.files.scratch(0)
     job = InitialJob(run.run, run.spec, out, services.allow_paths)
     initial = await services.store.obstacle.passed(lambda: services.worker.do(INITIAL, job))
+    await services.store.obstacle.passed(lambda: asyncio.to_thread(services.files.secure, initial.artifact, out))
     now = services.now()
     first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, now)
     parts = spec.data.parts or 0

@@ -55,6 +55,7 @@ def coordinator() -> None:
         "covey coordinator start --data-dir /srv/covey --listen 0.0.0.0:443 --enrol-listen 0.0.0.0:443 \\",
         "    --advertise covey.example.org:443",
         "COVEY_STORE=postgresql://covey@db/covey covey coordinator start --data-dir /srv/covey",
+        "covey coordinator start --data-dir /srv/covey --artifacts s3://bucket/covey --quota 50GB",
         "covey coordinator start --data-dir /srv/covey --metrics 127.0.0.1:9464",
     )
 )
@@ -64,6 +65,9 @@ def coordinator() -> None:
 @click.option("--advertise", type=Address(), help="How nodes reach --listen, where that differs.")
 @click.option("--advertise-enrol", type=Address(), help="How nodes reach --enrol-listen [default: same host].")
 @click.option("--store", "store_url", envvar="COVEY_STORE", help="postgresql://... [default: SQLite in --data-dir].")
+@click.option(
+    "--artifacts", envvar="COVEY_ARTIFACTS", metavar="URL", help="Where models last: s3://BUCKET/PREFIX, file:///PATH."
+)
 @click.option("--quota", type=Size(), help="At most so much disk for model and update files, as 20GB.")
 @click.option(
     "--device", default="cpu", show_default=True, help="What aggregates and evaluates: cpu, cuda, cuda:N, auto."

@@ -90,16 +90,15 @@ def simulate(
     for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit. A run of mode
     gossip is simulated as covey gossip simulate does it, with the same options and output.
     """
-    from covey.client.experiments.simulated import new_folder
+    from covey.client.experiments.simulated import cluster_of, new_folder
     from covey.client.models.initial import given_file
     from covey.client.specification import parsed, written_keys
     from covey.simulation.arrival_order import parse_staleness
-    from covey.simulation.plan import Plan, RayCluster
+    from covey.simulation.plan import Plan
 
     run = parsed(spec, later=True)
     _require_read(run, staleness, events, network, engine)
-    if ray_address and engine != "ray":
-        raise SpecError("--ray-address: only --engine ray goes there")
+    cluster = cluster_of(engine, ray_address)
     machines: dict[str, Any] = {"processes": processes, "paths": named_paths(paths), "device": device}
     adversaries = attacks_of(attacks, options)
     if not run.facts.coordinated:
@@ -118,7 +117,7 @@ def simulate(
         events=events.absolute() if events is not None else None,
         written=written_keys(spec),
         model=given.path if given is not None else None,
-        ray=RayCluster(ray_address) if engine == "ray" else None,
+        ray=cluster,
         told=lambda note: click.echo(note, err=True),
         **machines,
     )
@@ -135,14 +134,13 @@ def simulate(
 
 def _require_read(run: RunSpec, staleness: str | None, events: Path | None, network: Network, engine: str) -> None:
     """Refuse options that nothing reads in a run of its mode. Raises SpecError."""
-    unread = {}
     if run.facts.coordinated:
         why = "models go through the coordinator: there is no network between nodes to disturb"
         unread = dict.fromkeys(given_of(network), f"only of mode gossip; {why}")
     else:
-        unread |= {"--staleness": "only of mode async: nobody decides on updates"} if staleness else {}
-        unread |= {"--engine ray": "it trains for runs with a coordinator"} if engine == "ray" else {}
-        unread |= {"--events": "there is no coordinator whose events could be logged"} if events else {}
+        from covey.client.experiments.gossip import unread_options
+
+        unread = unread_options(staleness=staleness, events=events, engine=engine)
     if unread:
         texts = [f"{option}: {text} (the run's mode is {run.mode})" for option, text in unread.items()]
         raise SpecError("; ".join(texts))

@@ -62,10 +62,11 @@ def migrate(data_dir: Path | None, store_url: str | None, as_json: bool) -> None
 def check(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
     """Look for contradictions in the record, and for files that it needs and that are gone or damaged.
 
-    With --data-dir every model and update file that is kept is read and hashed again. Exit code 1 if anything
-    is wrong.
+    With --data-dir every model and update file that is kept is read and hashed again, also where models last at an
+    address (--artifacts). Exit code 1 if anything is wrong.
     """
     from covey.client.reading.stored import ARTIFACTS
+    from covey.coordinator.backup.artifacts_address import noted_address
     from covey.storage.files.check import check_files
     from covey.storage.sql.store import open_store
 
@@ -74,7 +75,7 @@ def check(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
     try:
         problems = list(opened.check())
         if data_dir is not None:
-            problems += check_files(data_dir / ARTIFACTS, opened.referenced_digests)
+            problems += check_files(data_dir / ARTIFACTS, opened.referenced_digests, noted_address(data_dir))
     finally:
         opened.close()
     if as_json:

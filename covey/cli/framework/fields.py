@@ -103,6 +103,9 @@ NODE_FIELDS = (
     "late",
     "last_reason",
     "work",
+    "max_runs",
+    "memory_bytes",
+    "gpu_memory_bytes",
 )
 GOSSIP_PART_FIELDS = (
     "node",

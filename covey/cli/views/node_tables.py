@@ -1,4 +1,4 @@
-"""Nodes and admins, for people."""
+"""Nodes, studies and admins, for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from covey.cli.views.event_lines import event_lines
 from covey.cli.views.listing import Column, listing, pairs, safe_text
 from covey.cli.views.times import day, when
 from covey.cli.views.words import adversary_text, amount, state_text
-from covey.client.values import Admin, Node, NodeDetail, NodeWork, TokenInfo
+from covey.client.values import Admin, Node, NodeDetail, NodeWork, Study, TokenInfo
 
 
 def node_table(nodes: Iterable[Node]) -> list[Any]:
@@ -28,6 +28,8 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
             Column("VERSION", below="narrow"),
             Column("VALID UNTIL", below="narrow"),
             Column("DEVICE", below="narrow"),
+            Column("MEMORY", right=True, below="narrow"),
+            Column("GPU MEMORY", right=True, below="narrow"),
             Column("DOES", below="always"),
             Column("LAST REASON", below="always"),
         ],
@@ -42,6 +44,8 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
                 safe_text(node.version),
                 day(node.certificate_expires_at),
                 safe_text(node.device),
+                amount(node.memory_bytes) if node.memory_bytes else "",
+                amount(node.gpu_memory_bytes) if node.gpu_memory_bytes else "",
                 safe_text(work_text(node.work)),
                 safe_text(node.last_reason),
             )
@@ -89,6 +93,42 @@ def token_table(tokens: Iterable[TokenInfo]) -> list[Any]:
     )
 
 
+def study_table(studies: Iterable[Study]) -> list[Any]:
+    """One line a study."""
+    return listing(
+        [
+            *(Column(name) for name in ("STUDY", "NODES", "ADMINS")),
+            *(Column(name, below="narrow") for name in ("MEMBERS", "AUDITORS", "MOST RUNS")),
+        ],
+        [
+            (
+                safe_text(study.name),
+                "all" if "*" in study.nodes else str(len(study.nodes)),
+                safe_text(", ".join(study.admins)),
+                str(len(study.members)),
+                str(len(study.auditors)),
+                str(study.max_runs or ""),
+            )
+            for study in studies
+        ],
+    )
+
+
+def study_facts(study: Study) -> Any:
+    """One study."""
+    return pairs(
+        [
+            ("study", study.name),
+            ("nodes", ", ".join(study.nodes)),
+            ("shut out", ", ".join(study.evicted)),
+            ("admins", ", ".join(study.admins)),
+            ("members", ", ".join(study.members)),
+            ("auditors", ", ".join(study.auditors)),
+            ("runs at once", study.max_runs or ""),
+        ]
+    )
+
+
 def node_details(detail: NodeDetail) -> list[Any]:
     """One node, and what happened to it."""
     node = detail.node
@@ -101,6 +141,9 @@ def node_details(detail: NodeDetail) -> list[Any]:
             ("certificate until", when(node.certificate_expires_at)),
             ("covey", node.version),
             ("device", node.device),
+            ("runs at once", node.max_runs or ""),
+            ("memory", amount(node.memory_bytes) if node.memory_bytes else ""),
+            ("GPU memory", amount(node.gpu_memory_bytes) if node.gpu_memory_bytes else ""),
             ("tasks", ", ".join(node.tasks)),
             ("drill", adversary_text(node.drill) if node.drill else ""),
             ("updates", ", ".join(filter(None, [f"{node.accepted} accepted", counts_line(node)]))),

@@ -11,7 +11,7 @@ from rich.text import Text
 from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
 from covey.cli.views.event_lines import event_lines, log_lines, site_lines
 from covey.cli.views.listing import Column, console, listing, pairs, safe_lines, safe_text, show, table
-from covey.cli.views.node_tables import admin_table, node_details, node_table, token_table
+from covey.cli.views.node_tables import admin_table, node_details, node_table, study_facts, study_table, token_table
 from covey.cli.views.times import when
 from covey.cli.views.words import STYLES, adversary_text, amount, number, span, state_text
 from covey.client.values import Contribution, NodeProgress, Round, RoundDetail, Run
@@ -38,6 +38,8 @@ __all__ = [
     "site_lines",
     "span",
     "state_text",
+    "study_facts",
+    "study_table",
     "table",
     "token_table",
     "when",

@@ -19,6 +19,13 @@ from covey.simulation.plan import Watch
 __all__ = ["MEAN", "GossipOutcome", "GossipPlan", "Network", "Partition", "PeerOutcome", "gossip_plan", "simulate"]
 
 
+def unread_options(*, staleness: object = None, events: object = None, engine: str = "processes") -> dict[str, str]:
+    """Options of simulations that are given, and that nothing reads in a gossip run: why."""
+    unread = {"--staleness": "only of mode async: nobody decides on updates"} if staleness else {}
+    unread |= {f"--engine {engine}": "it trains for runs with a coordinator"} if engine != "processes" else {}
+    return unread | ({"--events": "there is no coordinator whose events could be logged"} if events else {})
+
+
 def gossip_plan(
     spec: Specification,
     nodes: int,

@@ -18,15 +18,17 @@ from covey.client.models.initial import given_file
 from covey.client.specification import Specification, folder_of, parsed, written_keys
 from covey.client.target import Target
 from covey.client.values import Contribution, Round, Run
-from covey.errors import CoveyError
+from covey.errors import CoveyError, SpecError
 from covey.simulation.adversaries import Attack
 from covey.simulation.arrival_order import Staleness
-from covey.simulation.plan import Plan, SimulationProgress, Watch
+from covey.simulation.plan import Plan, RayCluster, SimulationProgress, Watch
 from covey.simulation.simulation import simulate as run_simulation
 from covey.telemetry import quiet_by_default
 
 __all__ = ["Attack", "Plan", "Simulated", "SimulationProgress", "Staleness", "new_folder", "run_plan", "simulate"]
 R = TypeVar("R")
+ENGINES = ("processes", "ray")
+"""Who can train in a simulation."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def simulate(
     staleness: Staleness | None = None,
     device: str = "cpu",
     events: str | Path | None = None,
+    engine: str = "processes",
+    ray_address: str | None = None,
     on_progress: Watch = lambda progress: None,
 ) -> Simulated:
     """Run a specification with many nodes in this process, from its main thread. SIGINT and SIGTERM stop the run.
@@ -70,6 +74,8 @@ def simulate(
         staleness: Of an asynchronous run: how many versions old updates are.
         device: What to train on: cpu, cuda or cuda:N.
         events: The folder for the log of what the run's machine was told; default: none is written.
+        engine: Who trains: `processes` of this machine, or `ray`, a cluster of Ray's.
+        ray_address: Of the cluster's head; default: Ray on this machine.
         on_progress: Called a few times a second.
 
     Raises:
@@ -92,8 +98,22 @@ def simulate(
         logs,
         written_keys(spec),
         given.path if given is not None else None,
+        cluster_of(engine, ray_address),
     )
     return run_plan(plan, on_progress)
+
+
+def cluster_of(engine: str, ray_address: str | None) -> RayCluster | None:
+    """The cluster that trains; None: processes of this machine do.
+
+    Raises:
+        SpecError: There is no such engine, or it has no address.
+    """
+    if engine not in ENGINES:
+        raise SpecError(f"--engine {engine}: choose one of {', '.join(ENGINES)}")
+    if engine != "ray" and ray_address:
+        raise SpecError("--ray-address: only --engine ray goes there")
+    return RayCluster(ray_address) if engine == "ray" else None
 
 
 def new_folder() -> Path:

@@ -13,6 +13,7 @@ from covey.client.reading.record import Record
 from covey.coordinator.admin import views
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.admin.site_log import site_log_page
+from covey.coordinator.backup.artifacts_address import noted_address
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
 from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
@@ -103,7 +104,12 @@ class StoredRecord(Record):
                 for chunk in read_chunks(file):
                     yield bytes(chunk)
         except FileNotFoundError as error:
-            raise NotFound(f"the file of version {version} is gone: {path}; restore a backup") from error
+            address = noted_address(self._data_dir)
+            if address is None:
+                raise NotFound(f"the file of version {version} is gone: {path}; restore a backup") from error
+            distant = address.chunks(record.artifact.digest)
+            while (data := await asyncio.to_thread(lambda: next(distant, b""))) != b"":
+                yield data
 
     @override
     async def signed(self, run: str) -> AsyncGenerator[pb.AuditReply]:

@@ -31,6 +31,7 @@ class Plan:
         seeds: A trial is measured with each.
         rungs: After how many rounds trials are measured, in order; the last one is a trial's end.
         highest: The highest value is the best one; else the lowest.
+        unit: Of what rungs are counted in.
         concurrency: How many trials run at a time.
         budget: No trial is begun after so many rounds in all; None: there is no limit.
         prune: Who goes on beyond a rung; None: everybody does.
@@ -42,6 +43,7 @@ class Plan:
     seeds: tuple[int, ...]
     rungs: tuple[int, ...]
     highest: bool
+    unit: str = "rounds"
     concurrency: int = 1
     budget: int | None = None
     prune: Halving | Population | None = None
@@ -219,14 +221,15 @@ class SweepMachine:
         reached = [item for item in (self._value_decided(other, rung) for other in self.trials) if item is not None]
         place = 1 + sum(self._is_better(other, value) for other in reached)
         kept = max(1, (len(reached) + 1) // self.plan.prune.factor)
-        why = f"number {place} of {len(reached) + 1} that came to {self.plan.rungs[rung]} rounds, of which {kept} go on"
+        where = f"{self.plan.rungs[rung]} {self.plan.unit}"
+        why = f"number {place} of {len(reached) + 1} that came to {where}, of which {kept} go on"
         return Decided(trial.number, rung, "on" if place <= kept else "pruned", why, value)
 
     def _rounds_at(self, trial: Trial, rung: int) -> str:
         """How many rounds its runs had then: [stop] may have ended one early."""
         counts = [trial.measured[rung, seed].rounds for seed in self.plan.seeds]
         least, most = min(counts), max(counts)
-        return f"{least} rounds" if least == most else f"{least} to {most} rounds"
+        return f"{least} {self.plan.unit}" if least == most else f"{least} to {most} {self.plan.unit}"
 
     @staticmethod
     def _value_decided(trial: Trial, rung: int) -> float | None:
@@ -251,7 +254,7 @@ class SweepMachine:
         count = max(1, int(len(self.trials) * rule.exploit))
         best = [number for number in order[:count] if self.trials[number].mean_at(rung) is not None]
         place = order.index(trial.number) + 1
-        why = f"number {place} of {len(order)} after {self.plan.rungs[rung]} rounds"
+        why = f"number {place} of {len(order)} after {self.plan.rungs[rung]} {self.plan.unit}"
         if not best:
             return Decided(trial.number, rung, "failed", trial.why_failed())
         if trial.number in best or (place <= len(order) - count and value is not None):

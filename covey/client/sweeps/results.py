@@ -50,7 +50,7 @@ class TrialResult:
     state: str
     """`running`, `completed`, `pruned` or `failed`."""
     rounds: int
-    """How many it was measured after; 0: not yet."""
+    """How many (`SweepResults.unit`) it was measured after; 0: not yet."""
     value: float | None
     """The mean over its seeds then."""
     half: float | None
@@ -75,6 +75,8 @@ class SweepResults:
     highest: bool
     planned: int
     seeds: tuple[int, ...]
+    unit: str
+    """What `rounds` count: rounds, updates of mode async, or steps of mode gossip."""
     rounds_run: int
     """Over all trials and seeds."""
     keys: tuple[str, ...]
@@ -100,6 +102,7 @@ def results_of(sweep: Sweep, machine: SweepMachine) -> SweepResults:
         highest=sweep.highest,
         planned=machine.plan.trials,
         seeds=sweep.seeds,
+        unit=machine.plan.unit,
         rounds_run=machine.rounds_run,
         keys=tuple(space),
         log_keys=tuple(key for key, dimension in space.items() if dimension.log_uniform),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,87 +13,37 @@ from typing_extensions import override
 from covey.client.connection import Connection
 from covey.client.models.initial import given_file
 from covey.client.specification import parsed
+from covey.client.sweeps.crews import CHECK, CrewTrials
 from covey.client.sweeps.curves import curve_of
 from covey.client.sweeps.events import Failed, Measured
 from covey.client.sweeps.machine import Work
-from covey.client.sweeps.sweep import Sweep
-from covey.client.sweeps.trials import Trials
 from covey.client.target import Target
 from covey.client.values import Run
 from covey.errors import NotFound, PluginError, RunFailed, SpecError, StoreError
+from covey.simulation.data_dir import remove_scratch
 from covey.simulation.plan import Plan
-from covey.simulation.pool import Crew
 from covey.simulation.simulation import simulate
 from covey.spec.unread import written_keys
 
-RUNS, CHECK, CREWS = "runs", "check", "crews"
 
+class SimulatedTrials(CrewTrials):
+    """Runs with a coordinator; a run is paused at a rung, and goes on from there, also after a kill.
 
-@dataclass(frozen=True)
-class Machines:
-    """What simulates.
-
-    Attributes:
-        nodes: How many nodes a run has.
-        processes: How many train at a time, for each run that is simulated at a time.
-        paths: Where the task finds the nodes' data.
-        device: What they train on.
+    What its nodes keep between rounds goes on with it.
     """
-
-    nodes: int
-    processes: int = 1
-    paths: Mapping[str, str] = field(default_factory=dict)
-    device: str = "cpu"
-
-    def crew(self, folder: Path) -> Crew:
-        """The processes of one simulation at a time."""
-        return Crew(folder, self.processes, device=self.device)
-
-
-class SimulatedTrials(Trials):
-    """Runs that are simulated; a run is paused at a rung, and goes on from there, also after a kill.
-
-    Args:
-        sweep: Which.
-        folder: The sweep's.
-        machines: What simulates.
-        is_new: Whether the sweep begins now: then it is tried first whether a run can work, and gives the metric.
-    """
-
-    def __init__(self, sweep: Sweep, folder: Path, machines: Machines, *, is_new: bool) -> None:
-        super().__init__(sweep)
-        self._folder, self._machines, self._is_new = folder.absolute(), machines, is_new
-        self._crews = [machines.crew(self._folder / CREWS / str(number)) for number in range(self.at_once)]
-        self._idle: asyncio.Queue[Crew] = asyncio.Queue()
-
-    @property
-    @override
-    def at_once(self) -> int:
-        return self.sweep.section.concurrency
-
-    @override
-    async def start(self) -> None:
-        for crew in self._crews:
-            await crew.start()
-            self._idle.put_nowait(crew)
-        if self._is_new:
-            await self._check()
-
-    @override
-    async def close(self) -> None:
-        await asyncio.gather(*(crew.stop() for crew in self._crews))
-        shutil.rmtree(self._folder / CREWS, ignore_errors=True)
 
     @override
     async def give_up(self, trial: int, rung: int) -> None:
-        """It is paused at the rung, and nobody takes it up again."""
+        """It is paused at the rung, and nobody takes it up again: what its nodes keep is not needed any more."""
+        for seed in self.sweep.seeds:
+            await asyncio.to_thread(remove_scratch, self.folder_of(trial, seed))
 
     @override
     async def measure(self, work: Work) -> Measured | Failed:
-        folder = self._folder_of(work.trial, work.seed)
+        folder = self.folder_of(work.trial, work.seed)
         name = self.sweep.run_name(work.trial, work.seed, work.rung)
         is_last = self.sweep.is_population or work.rung == len(self.sweep.rungs) - 1
-        async with self._crew() as crew:
+        async with self.crew() as crew:
             run = await asyncio.to_thread(_begun, folder, name, is_first=work.rung == 0)
             if run is None or not (
                 run.ended or (not is_last and await asyncio.to_thread(self._is_there, work, folder))
@@ -114,24 +62,13 @@ class SimulatedTrials(Trials):
         with Connection(Target(folder)) as record:
             return self.is_known(work, record.rounds(self.sweep.run_name(work.trial, work.seed, work.rung)))
 
-    @contextlib.asynccontextmanager
-    async def _crew(self) -> AsyncIterator[Crew]:
-        crew = await self._idle.get()
-        try:
-            yield crew
-        finally:
-            self._idle.put_nowait(crew)
-
-    def _folder_of(self, trial: int, seed: int) -> Path:
-        return self._folder / RUNS / f"{trial}-{seed}"
-
     def _plan_of(self, work: Work, folder: Path, name: str) -> Plan:
         """Of a work's run, if nothing is on record of it. Blocking."""
         spec = self.sweep.run_spec(work.params, work.seed, name, work.rung)
         if self.sweep.is_population and work.rung:
             source = work.trial if work.source is None else work.source
             file = folder / f"begin-{work.rung}.safetensors"
-            with Connection(Target(self._folder_of(source, work.seed))) as record:
+            with Connection(Target(self.folder_of(source, work.seed))) as record:
                 record.export(self.sweep.run_name(source, work.seed, work.rung - 1), file)
             spec["model"] = {"initial": str(file)}
         return self._plan(spec, folder)
@@ -141,24 +78,23 @@ class SimulatedTrials(Trials):
         given = given_file(known, Path())
         return Plan(
             known,
-            self._machines.nodes,
+            self.machines.nodes,
             folder,
-            self._machines.processes,
-            paths=self._machines.paths,
-            device=self._machines.device,
+            self.machines.processes,
+            paths=self.machines.paths,
+            device=self.machines.device,
             written=tuple(written_keys(spec)),
+            lasting=True,
             model=given.path if given is not None else None,
         )
 
-    async def _check(self) -> None:
-        """A run up to its first value, with the first of all values, which is thrown away."""
-        folder, sweep = self._folder / CHECK, self.sweep
-        shutil.rmtree(folder, ignore_errors=True)
-        params = {key: dimension.examples[0] for key, dimension in sweep.section.space.items()}
+    @override
+    async def check(self, folder: Path) -> None:
+        sweep = self.sweep
         is_paused = len(sweep.rungs) > 1 and not sweep.is_population
-        spec = sweep.shortened(sweep.run_spec(params, sweep.seeds[0], CHECK), None if is_paused else 1)
+        spec = sweep.shortened(sweep.run_spec(sweep.first_params, sweep.seeds[0], CHECK), None if is_paused else 1)
         try:
-            async with self._crew() as crew:
+            async with self.crew() as crew:
                 await simulate(replace(self._plan(spec, folder), until=1 if is_paused else None), crew=crew)
             with Connection(Target(folder)) as record:
                 run = record.run(CHECK)
@@ -167,8 +103,6 @@ class SimulatedTrials(Trials):
                 curve_of(record.rounds(CHECK), sweep.metric)
         except RunFailed as error:
             raise SpecError(f"a run of one round, with the first of all values, cannot be measured: {error}") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _begun(folder: Path, name: str, *, is_first: bool) -> Run | None:

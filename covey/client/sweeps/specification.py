@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
 from typing_extensions import override
 
-from covey.errors import NotFound, SpecError
+from covey.client.specification import read_toml
+from covey.errors import SpecError
 from covey.spec.sections import Section, Wrong
-from covey.texts import read_text, why_no_toml
 from covey.validation import explain, refusal
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
@@ -157,24 +156,6 @@ class SweepFile(Section):
 def read_sweep_file(path: Path) -> SweepFile:
     """Read a SWEEP.toml. Raises as `read_toml`, and SpecError where it is wrong; the message names each key."""
     return sweep_file(read_toml(path))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file.
-
-    Raises:
-        NotFound: There is no such file.
-        SpecError: It is no TOML.
-    """
-    try:
-        text = read_text(path)
-        return tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not a text file in UTF-8 ({error}); save it as UTF-8") from error
-    except OSError as error:
-        raise NotFound(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError(f"{path}: not valid TOML: {why_no_toml(text, error)}") from error
 
 
 def sweep_file(data: Mapping[str, Any]) -> SweepFile:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from covey.client.models.best import less_is_better
-from covey.client.specification import parsed
+from covey.client.specification import Specification, parsed, read_toml, toml_of
 from covey.client.sweeps.machine import Plan, SweepMachine
 from covey.client.sweeps.proposals import Tried, by_tpe, drawn, grid
 from covey.client.sweeps.specification import (
@@ -23,7 +23,7 @@ from covey.client.sweeps.specification import (
     SweepFile,
     SweepSection,
     read_sweep_file,
-    read_toml,
+    sweep_file,
 )
 from covey.errors import SpecError
 from covey.metrics import NODES
@@ -78,9 +78,24 @@ class Sweep:
         return (count,) if prune is None else prune.ends(count)
 
     @property
+    def first_params(self) -> Params:
+        """The first of all values: what is tried before the first trial."""
+        return {key: dimension.examples[0] for key, dimension in self.section.space.items()}
+
+    @property
     def is_population(self) -> bool:
         """Whether its trials take over each other's models."""
         return isinstance(self.section.prune, Population)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What one should know before it is run."""
+        if not self.is_population:
+            return ()
+        return (
+            "of a population, a member's run begins with the model that it goes on from, and with nothing else: what "
+            "nodes and the coordinator keep beside it (scaffold, error feedback, momentum, local models) begins anew",
+        )
 
     @property
     def head(self) -> dict[str, Any]:
@@ -102,6 +117,7 @@ class Sweep:
             seeds=self.seeds,
             rungs=self.rungs,
             highest=self.highest,
+            unit=self.spec.facts.unit,
             concurrency=section.concurrency,
             budget=section.budget,
             prune=section.prune,
@@ -153,11 +169,26 @@ def read_sweep(path: Path) -> Sweep:
         NotFound: A file is missing.
         SpecError: Something is wrong; the message names the key.
     """
-    file = read_sweep_file(path)
+    return _with_base(read_sweep_file(path), path.parent)
+
+
+def _with_base(file: SweepFile, folder: Path) -> Sweep:
     if isinstance(file.specification, str):
-        base = path.parent / file.specification
+        base = folder / file.specification
         return sweep_of(file, read_toml(base), base.parent)
-    return sweep_of(file, file.specification, path.parent)
+    return sweep_of(file, file.specification, folder)
+
+
+def sweep_given(spec: Specification) -> tuple[Sweep, str]:
+    """A sweep as a caller has it: a SWEEP.toml's path, its text, or a mapping; and the name of its folder.
+
+    Raises as `read_sweep`.
+    """
+    if isinstance(spec, Path) or (isinstance(spec, str) and "=" not in spec):
+        return read_sweep(Path(spec)), Path(spec).stem
+    file = sweep_file(spec if isinstance(spec, Mapping) else toml_of(spec, "the sweep"))
+    sweep = _with_base(file, Path())
+    return sweep, sweep.name
 
 
 def sweep_of(file: SweepFile, base: Mapping[str, Any], folder: Path) -> Sweep:
@@ -173,9 +204,7 @@ def sweep_of(file: SweepFile, base: Mapping[str, Any], folder: Path) -> Sweep:
 
 def _require_possible(sweep: Sweep) -> None:
     spec, section = sweep.spec, sweep.section
-    if not spec.facts.coordinated:
-        raise SpecError(f'mode: a run of mode "{spec.mode}" has no curve at a coordinator by which trials are compared')
-    if spec.evaluation.every == 0:
+    if spec.evaluation.every == 0 and spec.facts.coordinated:
         raise SpecError(
             "evaluation.every: 0 evaluates no version, and trials are compared by a metric; write 1 or more"
         )
@@ -199,8 +228,16 @@ def _require_possible(sweep: Sweep) -> None:
 
 def _require_rungs(sweep: Sweep) -> None:
     spec, ends, prune = sweep.spec, sweep.rungs, sweep.section.prune
-    if not spec.facts.synchronous:
-        raise SpecError(f'sweep.prune: runs of mode "{spec.mode}" have no rounds after which they could be compared')
+    if spec.facts.coordinated and not spec.facts.synchronous:
+        raise SpecError(
+            f'sweep.prune: a run of mode "{spec.mode}" ends after so many {spec.facts.unit}, and is evaluated by '
+            "version; how many versions come of them is not known before, so there are no rungs: leave it out"
+        )
+    if not spec.facts.coordinated and isinstance(prune, Halving):
+        raise SpecError(
+            f'sweep.prune: a run of mode "{spec.mode}" has its value at its end only: nobody can give it up at a rung. '
+            'Leave [sweep.prune] out, or write method = "population", whose members are runs to their end'
+        )
     if sweep.metric.startswith(NODES) and isinstance(prune, Halving):
         raise SpecError(
             f"sweep.prune: {sweep.metric} is known at a run's end only; compare by what is evaluated centrally"
@@ -225,7 +262,7 @@ def _require_rungs(sweep: Sweep) -> None:
 
 def _require_values(sweep: Sweep) -> None:
     """Read the specification with each value, with each seed, and with the longest names: what cannot be is said."""
-    usual = {key: dimension.examples[0] for key, dimension in sweep.section.space.items()}
+    usual = sweep.first_params
     for key, dimension in sweep.section.space.items():
         for value in dimension.examples:
             name = sweep.run_name(0, sweep.seeds[0], 0)

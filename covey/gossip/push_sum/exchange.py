@@ -11,6 +11,7 @@ from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.actions import Accept, AcknowledgeAgain, Action, Portion, Refuse, Retire, Send
 from covey.gossip.push_sum.events import Arrived, Progressed, StatementsShown
+from covey.gossip.push_sum.words import belied
 
 UNANSWERED_S = 120.0
 """After how long a batch that a peer does not acknowledge, though it shows signs of life, keeps no others back."""
@@ -107,6 +108,11 @@ class Exchange:
         """The mass of a node on average."""
         return self.total // (1 + len(self.peers))
 
+    @property
+    def scale(self) -> float:
+        """Mean mass by own mass, with which a step moves x by the same whatever w is; 0: there is no own one."""
+        return self.mean / self.kept if self.kept > 0 else 0.0
+
     # -- giving -----------------------------------------------------------------------------------------------------
 
     def give(self, parts: Mapping[Incarnation, int], step: int, now: float = 0.0) -> tuple[Batch, ...]:
@@ -197,13 +203,14 @@ class Exchange:
 
     # -- having -----------------------------------------------------------------------------------------------------
 
-    def arrived(self, event: Arrived, steps: int, most: int = 0) -> Action:
+    def arrived(self, event: Arrived, steps: int, most: int = 0, *, waits: bool = True) -> Action:
         """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be.
 
         Args:
             event: It.
             steps: So many does the run have: nothing is sent in a later one.
             most: The most units that it may have; 0: all that there are.
+            waits: Whether nodes wait for each other; else whose batches belie its word about its pace is named.
         """
         try:
             if event.peer not in self.peers:
@@ -225,6 +232,8 @@ class Exchange:
         if peer.is_refused:  # as when this node learnt only now of mass that somebody else joined with
             peer.is_refused = False
             self.contradictions.pop(event.peer, None)
+        if not waits and (claim := belied(event, peer.step, peer.sequence)):
+            self.contradictions[event.peer] = claim
         self.has_news = True
         return Accept(event.peer, event.sequence)
 
@@ -352,8 +361,8 @@ class Exchange:
 
     @property
     def furthest(self) -> int:
-        """How many steps the furthest of the peers that are there has made, by its own word; at most the run's."""
-        return max(self._counts(), default=0)
+        """How many steps the furthest of the peers that are there has made, as those say whose words are not belied."""
+        return max(self._counts(self.contradictions), default=0)
 
     def believed(self, own: int | None = None) -> int:
         """The same, as far as one peer's word is believed: at most one step beyond the next of all, this node included.
@@ -371,8 +380,9 @@ class Exchange:
         counts.sort()
         return min(counts[-1], counts[-2] + 1) if len(counts) > 1 else sum(counts)
 
-    def _counts(self) -> list[int]:
-        return [max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted]
+    def _counts(self, without: Collection[Incarnation] = ()) -> list[int]:
+        counted = [peer for name, peer in self.peers.items() if peer.is_trusted and name not in without]
+        return [max(peer.step, peer.newest_step) + 1 for peer in counted]
 
     def unheard(self) -> list[Incarnation]:
         """Peers that were there, or that something was exchanged with, of whom nothing is known since the restart.

@@ -138,7 +138,8 @@ class PushSum:
             case Mixed(step=step) if (self.mixing or self.phase == "mixing") and step == self.step:
                 return self._mixed()
             case Arrived():
-                return [self.exchange.arrived(event, self.policy.steps, 0 if self._has_mass else TOKEN)]
+                most, waits = 0 if self._has_mass else TOKEN, self.policy.overlap is not None
+                return [self.exchange.arrived(event, self.policy.steps, most, waits=waits)]
             case Acknowledged(peer=peer, sequence=sequence):
                 self.exchange.delivered(peer, sequence)
             case Refused(peer=peer, sequence=sequence):
@@ -234,11 +235,10 @@ class PushSum:
 
     def _train(self) -> list[Action]:
         self.phase = "training"
-        most, others = self.policy.most_scale, self.exchange.furthest
-        scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
-        scale = scale if self._has_mass else 1.0
+        scale, others = self.exchange.scale if self._has_mass else 1.0, self.exchange.furthest
+        most = self.policy.largest / (scale or 1.0)
         factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)
-        return [Train(self.step, min(scale, most) * factor)]
+        return [Train(self.step, scale * factor)]
 
     @property
     def _has_mass(self) -> bool:

@@ -19,7 +19,10 @@ class PushSumPolicy:
         overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
         max_in_flight: Publications that may have unacknowledged batches, but for those that nobody answers for long.
         least: Units that a node keeps at least: below, it stops pushing.
-        most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
+        most_scale: The largest factor on the learning rate, which grows as a node's mass becomes less.
+        most_corrected: The same where steps are corrected for speed, of both together. It is what moves z, so what may
+            diverge. A node that waits for nobody trains with about half of the mean mass, the rest being on its way:
+            that doubles the factor, so a step can count for about four.
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
         weighs: Who says what a model counts for.
@@ -35,6 +38,7 @@ class PushSumPolicy:
     max_in_flight: int = 2
     least: int = ONE >> 10
     most_scale: float = 4.0
+    most_corrected: float = 8.0
     correction: Correction = "none"
     averaging: Averaging = NEVER
     weighs: Weighs = "mass"
@@ -42,3 +46,8 @@ class PushSumPolicy:
     mutual: bool = False
     differences: bool = False
     takes_late: bool = False
+
+    @property
+    def largest(self) -> float:
+        """The largest factor on a step's learning rate."""
+        return self.most_scale if self.correction == "none" else self.most_corrected

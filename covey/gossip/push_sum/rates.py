@@ -14,7 +14,8 @@ Correction = Literal["none", "elapsed", "asyspa"]
 node. asyspa: all steps that the furthest node made since, after the counter of AsySPA (Zhang and You, "AsySPA: An exact
 asynchronous algorithm for convex optimization over digraphs", IEEE TAC 65(6), 2020, algorithm 1); here the counter is
 the largest number of steps that any node is known to have made. Its proof asks for bounded pauses and delays, which a
-protocol that waits for nobody does not give; and a step counts for at most `PushSumPolicy.most_scale`."""
+protocol that waits for nobody does not give. What a step may count for at most follows from the mass that the node has
+just then (`PushSumPolicy.largest`); with both corrections later steps make up for the rest."""
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Rates:
     _since: float | None = None
     _furthest_then: int = 0
     _last: float = 0.0
+    _owed: float = 0.0
+    """What was due until now, and no step counted for, where time is what counts; asyspa's counter has it anyway."""
 
     def resumed(self) -> None:
         """The node begins, or goes on after a restart: times from before say nothing."""
@@ -42,9 +45,11 @@ class Rates:
             step: The node's own, from 0.
             others: How many steps the furthest of its peers that are there made, as they say.
             now: The time, in seconds.
-            most: The largest factor; of what is above, asyspa makes up for it in later steps.
+            most: The largest factor.
         """
-        factor = min(self._factor(correction, step, others, now), most)
+        due = self._factor(correction, step, others, now) + self._owed
+        factor = min(due, most)
+        self._owed = due - factor if correction == "elapsed" else 0.0
         self.counted += factor
         self._last = now
         if self._since is None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from covey.codecs.contract import MessagePrivacy
 from covey.errors import PolicyError, TaskError
 from covey.figures import DEFAULT_BINS, LARGEST, TOTALS, FiguresForm
 from covey.layout import Layout, TensorSpec
@@ -19,7 +22,10 @@ from covey.methods.contract import Combination, FinishContext, LabelCounts, Made
 from covey.methods.label_counts import count_labels
 from covey.methods.statistics.answers import NARROWEST, Numbers, figures_answer, numel, objection_to, ranges_answer
 from covey.methods.statistics.combining import grid_of, totals_of
+from covey.methods.statistics.noise import Noise, noisy_answer, noisy_objection, noisy_totals
 from covey.parts import COLLECT
+from covey.seeds import derive_seed
+from covey.vectors.secret_noise import KEY_BYTES, subkey
 
 ANSWER, GRID = "answer", "grid"
 ROUNDS = 2
@@ -40,11 +46,26 @@ class StatisticsOptions(PluginOptions):
     """How many labels there are, of which the examples are counted; 0: none are."""
     ranges: dict[str, tuple[Number, Number]] = Field(default_factory=dict)
     """Column to [low, high] of its histogram, instead of the range that the nodes say."""
+    epsilon: float | None = Field(default=None, gt=0, le=1000)
+    """Counts and sums get noise on each node, so that its whole answer is (epsilon, delta)-differentially private; then
+    `ranges` has every column, and there is one round. None: exact figures, above `min_k`."""
+    delta: float = Field(default=0.0, ge=0, lt=1)
+    """With `epsilon`: 0: Laplace noise; more: Gaussian noise, of which there is less where there are many columns."""
+    reproducible: bool = False
+    """With `epsilon`: draw the noise from the run's seed, which the coordinator knows: for tests and simulations. The
+    run is not private, and says so."""
 
     @model_validator(mode="after")
     def _fits(self) -> StatisticsOptions:
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("columns names one twice")
+        if self.epsilon is None and (self.delta or self.reproducible):
+            raise ValueError("delta and reproducible are of noise; give epsilon, or leave them out")
+        if self.epsilon is not None and (without := [name for name in self.columns if name not in self.ranges]):
+            raise ValueError(
+                f"noise is as large as an example can count: with epsilon, ranges needs [low, high] of {without[0]!r}, "
+                "at whose ends values beyond count"
+            )
         for name, (low, high) in self.ranges.items():
             if name not in self.columns:
                 raise ValueError(f"ranges has {name!r}, which is not in columns")
@@ -58,6 +79,21 @@ class StatisticsOptions(PluginOptions):
     def form(self) -> FiguresForm:
         """What is asked of the data."""
         return FiguresForm(self.columns, self.bins, self.labels)
+
+    @property
+    def noise(self) -> Noise | None:
+        """How much noise there is; None: none."""
+        return None if self.epsilon is None else Noise(self.form, self.epsilon, self.delta)
+
+    @property
+    def rounds(self) -> int:
+        """How many it takes: with noise nobody says any range."""
+        return ROUNDS if self.epsilon is None else 1
+
+    @property
+    def grid(self) -> Numbers:
+        """The ranges that are given, where all are: float64 `[columns, 2]`."""
+        return np.array([self.ranges[name] for name in self.columns])
 
 
 class Statistics(Method):
@@ -83,6 +119,8 @@ class Statistics(Method):
       is said: number, mean and variance would tell how rare.
 
     Two runs over data that differ in one example differ by it: this hides small cells, and is no differential privacy.
+    With `epsilon` there is: all figures get noise on the node, within ranges that the specification gives, and none is
+    hidden; there is one round (`covey.methods.statistics.noise`).
 
     With `min_k` 1 means and variances are exact. Variances over nodes are put together from those within
     nodes and from the distances of their means. A quantile is read off the histogram, with the values between which it
@@ -103,15 +141,28 @@ class Statistics(Method):
 
     @property
     def label_counts(self) -> LabelCounts:
-        """Exact, above k, where labels are counted."""
-        return "exact" if self.options.labels else "off"
+        """Exact, above k, or with noise, where labels are counted."""
+        counts: LabelCounts = "exact" if self.options.epsilon is None else "noisy"
+        return counts if self.options.labels else "off"
+
+    @property
+    def privacy(self) -> MessagePrivacy | None:
+        """That of an answer with noise."""
+        noise = self.options.noise
+        return None if noise is None else noise.privacy
+
+    @property
+    def reproducible(self) -> bool:
+        """As the options say."""
+        return self.options.reproducible
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         """More or fewer rounds than it takes, and a model to be evaluated."""
         if run.spec.evaluation.only:
             yield "evaluation.only", '"statistics" has no model that nodes could evaluate; leave it out'
-        if run.spec.rounds.count != ROUNDS:
-            yield "rounds.count", f'"statistics" asks for the ranges first, then for the figures; write {ROUNDS}'
+        if run.spec.rounds.count != self.options.rounds:
+            why = "with noise asks once" if self.options.noise else "asks for the ranges first, then for the figures"
+            yield "rounds.count", f'"statistics" {why}; write {self.options.rounds}'
 
     def local(self, model: nn.Module) -> frozenset[str]:
         """All of the task's model: it is not used."""
@@ -132,13 +183,19 @@ class Statistics(Method):
 
     def objection(self, parts: Mapping[str, Any], form: RunForm) -> str:
         """Numbers that cannot be, or that are below the run's own k."""
-        return objection_to(parts[ANSWER].numpy(), self.options.form, self.options.min_k)
+        answer, noise = parts[ANSWER].numpy(), self.options.noise
+        if noise is not None:
+            return noisy_objection(answer, noise, self.options.min_k)
+        return objection_to(answer, self.options.form, self.options.min_k)
 
     def finish(self, parts: Mapping[str, Tensor], state: Mapping[str, Tensor], context: FinishContext) -> Made:
         """The bins after the first round, the totals after the second."""
         form = self.options.form
         answers: list[Numbers] = [update.parts[ANSWER].numpy() for update in context.updates.values()]
-        if GRID not in state:
+        if self.options.noise is not None:
+            grid = self.options.grid
+            totals = noisy_totals(answers, grid, form)
+        elif GRID not in state:
             grid, totals = grid_of(answers, form, self.options.ranges), np.zeros(form.numel)
         else:
             grid = state[GRID].numpy().reshape(-1, 2)
@@ -172,20 +229,36 @@ class Telling(PlainRecipe):
         if examples < k:
             raise PolicyError(f"this node has fewer than {k} examples, of which nothing is to be said (min_k)")
         columns = _columns(context, form)
-        _refuse_labels(context, form, columns)
-        grid = context.inputs.parts.get(GRID)
-        if grid is None:
+        if options.noise is None:
+            _refuse_labels(context, form, columns)
+        grid, noise = context.inputs.parts.get(GRID), options.noise
+        if noise is not None:
+            answer = noisy_answer(columns, _labels(context, form), options.grid, noise, _key(context, options))
+        elif grid is None:
             answer = ranges_answer(examples, columns, form, k)
         else:
-            labels = np.zeros(0, np.int64)
-            if form.labels:
-                labels = count_labels(context, form.labels, "statistics").numpy()
+            labels = _labels(context, form)
             answer = figures_answer(examples, columns, labels, grid.numpy().reshape(-1, 2), form, k)
         self._answer = torch.from_numpy(answer)
 
     def finish(self) -> Mapping[str, Tensor | bytes]:
         """The answer, float64."""
         return {ANSWER: self._answer}
+
+
+def _labels(context: RecipeContext, form: FiguresForm) -> NDArray[np.int64]:
+    if not form.labels:
+        return np.zeros(0, np.int64)
+    counts: NDArray[np.int64] = count_labels(context, form.labels, "statistics").numpy()
+    return counts
+
+
+def _key(context: RecipeContext, options: StatisticsOptions) -> bytes:
+    """A fresh secret; or, where the run is only to look private, what everybody can make of its seed."""
+    if not options.reproducible:
+        return secrets.token_bytes(KEY_BYTES)
+    seed = derive_seed(context.seed, "statistics", context.round, context.roster_index)
+    return subkey(seed.to_bytes(KEY_BYTES, "big"), "reproducible")
 
 
 def _columns(context: RecipeContext, form: FiguresForm) -> list[Numbers]:

@@ -53,12 +53,15 @@ MEAN = "mean.safetensors"
 """The file of the consensus model in the folder."""
 
 
-async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None) -> GossipOutcome:
+async def simulate_gossip(
+    plan: GossipPlan, watch: Watch = lambda progress: None, pool: Pool | None = None
+) -> GossipOutcome:
     """Run a gossip simulation to its end.
 
     Args:
         plan: What to simulate.
         watch: Called after each step of a node.
+        pool: Who works, started, for this simulation alone meanwhile; it stays the caller's. None: its own.
 
     Raises:
         SpecError: The plan cannot work; the message says why.
@@ -67,7 +70,8 @@ async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None
     """
     plan.require_possible()
     require_possible(plan.spec, plan.founders, allow_path=True)
-    simulation = GossipSimulation(plan, await asyncio.to_thread(prepared_folder, plan.folder, {"nodes": plan.nodes}))
+    folder = await asyncio.to_thread(prepared_folder, plan.folder, {"nodes": plan.nodes})
+    simulation = GossipSimulation(plan, folder, pool)
     try:
         return await simulation.run(watch)
     finally:
@@ -80,15 +84,19 @@ class GossipSimulation:
     Args:
         plan: What to simulate.
         folder: Where.
+        pool: The caller's, started; None: its own.
     """
 
-    def __init__(self, plan: GossipPlan, folder: Path) -> None:
+    def __init__(self, plan: GossipPlan, folder: Path, pool: Pool | None = None) -> None:
         self._plan, self._folder, self._spec_json = plan, folder, plan.spec.to_json()
         self._training_json = training_spec(plan.spec).to_json()
         count = plan.processes or len(os.sched_getaffinity(0))
-        self._pool = Pool(
-            [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
+        own = Pool(
+            []
+            if pool
+            else [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
         )
+        self._own, self._pool = own, pool or own
         self._workers = Workers(self._pool, count)
         self._timeline = Timeline()
         self._peers: dict[Incarnation, VirtualPeer] = {}
@@ -110,7 +118,7 @@ class GossipSimulation:
     async def run(self, watch: Watch) -> GossipOutcome:
         """From the first model to the outcome."""
         began, self._watch = time.monotonic(), watch
-        await self._pool.start()
+        await self._own.start()
         async with self._pool.worker() as worker:
             await worker.do(DESCRIBE, DescribeJob(self._spec_json, allow_path=True))
         firsts = {name: await self._first_model(options) for name, options in self._own_options().items()}
@@ -126,7 +134,7 @@ class GossipSimulation:
         """End the processes, and drop what nobody needs."""
         await self._timeline.close()
         await self._workers.close()
-        await self._pool.stop()
+        await self._own.stop()
         for name in (MODELS, CHANGES, WORKERS):
             await asyncio.to_thread(shutil.rmtree, self._folder / name, ignore_errors=True)
 

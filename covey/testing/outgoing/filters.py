@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from covey.errors import PolicyError
-from covey.outgoing.filters import Leaving, OutgoingFilter
+from covey.outgoing.filters import EVALUATION, TRAINING, Leaving, OutgoingFilter
 
 CASES: Mapping[str, Mapping[str, Tensor]] = {
     "a change": {"weight": torch.linspace(-1.0, 1.0, 12).reshape(3, 4), "bias": torch.full((3,), 0.5)},
@@ -73,3 +74,14 @@ class OutgoingFilterConformance(ABC):
             passed = self.make().content(b"counts", Leaving("run", 1, "counts", "delta", 100))
             assert isinstance(passed, bytes)
             assert len(passed) <= len(b"counts")
+
+    @pytest.mark.parametrize("what", [TRAINING, EVALUATION])
+    def test_metrics_pass_as_some_of_what_they_were(self, what: str) -> None:
+        """None has another name, and each that passes is a (total, count) of finite numbers, the same each time."""
+        metrics = {"loss": (12.5, 10.0), "accuracy": (7.0, 10.0), "alone/accuracy": (1e12, 1e12)}
+        leaving = Leaving("run", 1, what, self.payloads[0], 10)
+        with contextlib.suppress(PolicyError):
+            passed, again = (self.make().metrics(dict(metrics), leaving) for _ in range(2))
+            assert passed.keys() <= metrics.keys()
+            assert all(math.isfinite(total) and math.isfinite(count) for total, count in passed.values())
+            assert dict(passed) == dict(again)

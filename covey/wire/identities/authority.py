@@ -19,6 +19,8 @@ from covey.errors import IdentityError
 from covey.storage.files.spool import sync_folder
 
 COORDINATOR_NAME = "coordinator.covey"
+OWN_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Covey federation authority")])
+"""Of an authority that a federation has made itself; an organisation's own has another."""
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 ROLES = ("node", "admin", "auditor", "member", "coordinator")
 ENTRANT = "entrant"
@@ -203,11 +205,10 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Covey federation authority")])
     return (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(OWN_NAME)
+        .issuer_name(OWN_NAME)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACK_DATED)

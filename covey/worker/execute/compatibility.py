@@ -103,7 +103,7 @@ def _privacy(parts: Parts) -> Complaints:
 def _differential_privacy(parts: Parts) -> Complaints:
     spec, section = parts.spec, parts.spec.privacy
     if section is None:
-        if spec.stop.epsilon is not None and parts.codec.privacy is None:
+        if spec.stop.epsilon is not None and parts.codec.privacy is None and parts.method.privacy is None:
             yield "stop.epsilon", "the run spends no privacy that is accounted for; write [privacy], or leave it out"
         return
     if not (spec.facts.coordinated and spec.facts.synchronous):

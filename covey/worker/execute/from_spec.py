@@ -10,6 +10,8 @@ from covey.aggregation.contract import AGGREGATORS, PRE_AGGREGATORS, Aggregator
 from covey.aggregation.server_optimizers import SERVER_OPTIMIZERS, ServerOptimizer
 from covey.aggregation.static_clip import StaticClip
 from covey.codecs.contract import CODECS, Codec
+from covey.learning.privacy import Account, account_of, spent
+from covey.methods.contract import METHODS, Method
 from covey.spec import ExchangeSection, RunSpec
 
 
@@ -26,6 +28,31 @@ def load_codec(exchange: ExchangeSection) -> Codec:
 def hides_examples(spec: RunSpec, codec: Codec) -> bool:
     """Whether a node's updates hide its single examples: then it tells nothing else of its data."""
     return codec.private or (spec.privacy is not None and spec.privacy.unit == "example")
+
+
+def noised_method(spec: RunSpec) -> Method | None:
+    """The run's method, if it adds noise of its own on the nodes.
+
+    Raises:
+        PluginError: Not installed here.
+        SpecError: Its options are wrong.
+    """
+    if not spec.facts.coordinated or spec.evaluation.only:
+        return None
+    method = METHODS.make(spec.method.name, spec.method.options)
+    return method if method.privacy is not None else None
+
+
+def account_in(spec: RunSpec, codec: Codec) -> Account | None:
+    """What rounds of a run spend, by [privacy], its codec or its method; None: nothing is protected, or accounted for.
+
+    Raises:
+        PluginError: Of the account: the package dp-accounting is not installed.
+    """
+    method = noised_method(spec)
+    if method is None or (message := method.privacy) is None:
+        return account_of(spec, codec)
+    return lambda rounds: spent(message, rounds)
 
 
 def uses_feedback(exchange: ExchangeSection, codec: Codec) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from covey.codecs.contract import Codec
 from covey.errors import PolicyError
-from covey.learning.privacy import account_of, private_steps, rounds_within
+from covey.learning.privacy import private_steps, rounds_within
 from covey.learning.training.loop import steps_in_round
 from covey.methods.contract import Method
 from covey.metrics import Totals
 from covey.spec import RunSpec
+from covey.worker.execute.from_spec import account_in, noised_method
 from covey.worker.execute.privacy_metrics import forecast, spent_metrics
 from covey.worker.jobs.training import UNBOUNDED, TrainLimits
 
@@ -78,7 +79,13 @@ def check_consent(limits: TrainLimits, method: Method) -> None:
             f'this run asks how many examples of each label there are ("{method.label_counts}"); this node\'s operator '
             f'allows "{limits.label_counts}" ([policy] label_counts in node.toml)'
         )
-    if method.statistics and not limits.min_k:
+    if method.statistics and method.privacy is not None:
+        if limits.max_epsilon >= UNBOUNDED and limits.min_k != 1:
+            raise PolicyError(
+                "this run asks for statistics of the data with noise; this node's operator has not said how much of "
+                "their privacy it may spend ([policy] max_epsilon in node.toml)"
+            )
+    elif method.statistics and not limits.min_k:
         raise PolicyError(
             "this run asks for statistics of the data; this node's operator has not said of how few examples something "
             "may be told ([policy] min_k in node.toml)"
@@ -107,10 +114,14 @@ def check_privacy(limits: TrainLimits, spec: RunSpec, codec: Codec, before: int)
             change.
         PluginError: The package for the account is not installed.
     """
-    section, account = spec.privacy, account_of(spec, codec)
+    section, account, method = spec.privacy, account_in(spec, codec), noised_method(spec)
     is_own = codec.private if section is None else section.unit == "example" and not section.reproducible
+    is_seeded = section is not None and section.reproducible
+    message = codec.privacy
+    if method is not None:
+        is_own, is_seeded, message = not method.reproducible, method.reproducible, method.privacy
     if limits.wants_privacy and not (is_own and account is not None):
-        reason = "its noise is drawn from the run's seed" if section is not None and section.reproducible else ""
+        reason = "its noise is drawn from the run's seed" if is_seeded else ""
         reason = reason or "its nodes add no noise of their own that hides single examples"
         raise PolicyError(
             f"this run is not private on this node: {reason}; this node's operator wants that ([policy] max_epsilon "
@@ -118,7 +129,7 @@ def check_privacy(limits: TrainLimits, spec: RunSpec, codec: Codec, before: int)
         )
     if account is None or not is_own:
         return spent_metrics(spec, codec, before + 1) if section is not None and section.unit == "example" else {}
-    noise = section.noise if section is not None else codec.privacy.noise if codec.privacy is not None else 0.0
+    noise = section.noise if section is not None else message.noise if message is not None else 0.0
     if noise < limits.least_noise:
         raise PolicyError(
             f"a noise multiplier of {noise:g}; this node's operator allows none below {limits.least_noise:g} "
@@ -148,7 +159,7 @@ def declines_later(limits: TrainLimits, spec: RunSpec, codec: Codec) -> str:
     Raises:
         PluginError: The package for the account is not installed.
     """
-    expected, account = forecast(spec, codec), account_of(spec, codec)
+    expected, account = forecast(spec, codec), account_in(spec, codec)
     if expected is None or account is None or limits.max_epsilon >= UNBOUNDED:
         return ""
     rounds = rounds_within(account, limits.max_epsilon, expected.rounds)

@@ -30,7 +30,7 @@ from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
 from covey.learning.training.private import train_privately
 from covey.metrics import ALONE, Metrics, bounded, failed, why
-from covey.outgoing.filters import Leaving
+from covey.outgoing.filters import TRAINING
 from covey.parts import FIRST, LOCAL, slot
 from covey.spec import parse_json
 from covey.worker.execute import privacy_metrics as privacy
@@ -40,6 +40,7 @@ from covey.worker.execute.limits import check_answer, check_consent, check_limit
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.filtered import Filters
+from covey.worker.execute.updates.metrics_out import leaving_of, let_out
 from covey.worker.execute.updates.write_parts import PartsWriter
 from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
@@ -57,7 +58,8 @@ ON_NODES = "evaluate_on_nodes"
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
     """What this worker computes on."""
-    return HelloResult(device_name(host.device), host.confinement)
+    free = torch.cuda.mem_get_info(host.device)[0] if host.device.type == "cuda" else 0
+    return HelloResult(device_name(host.device), host.confinement, free)
 
 
 def train(job: TrainJob, host: Host) -> TrainResult:
@@ -82,7 +84,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     tells = job.evaluate and not hides_examples(context.spec, codec) and not context.method.statistics
     evaluation: Metrics = {}
     if tells:
-        evaluation = _safely(host, lambda: _evaluated(context, context.eval_data, host))
+        evaluation = let_out(context, job, _safely(host, lambda: _evaluated(context, context.eval_data, host)))
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
@@ -91,12 +93,13 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
+    passed = writer.filters.metrics(totals(fit.metrics), leaving_of(context.spec, job.round, TRAINING, fit.examples))
     return TrainResult(
         parts=written.parts,
         examples=fit.examples,
         steps=fit.steps,
         seconds=time.monotonic() - began,
-        metrics={**totals(fit.metrics), **spent},
+        metrics={**passed, **spent},
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
@@ -130,8 +133,8 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
     if spec.evaluation.local_rounds:
         steps, metrics = _alone(context, job, codec, host, began)
         evaluation |= {f"{ALONE}{name}": value for name, value in metrics.items()}  # each half is bounded by itself
-    seconds = time.monotonic() - began
-    return TrainResult((), size_of(dataset), steps, seconds, {}, evaluation, code=context.code)
+    seconds, passed = time.monotonic() - began, let_out(context, job, evaluation)
+    return TrainResult((), size_of(dataset), steps, seconds, {}, passed, code=context.code)
 
 
 def _alone(context: RunContext, job: TrainJob, codec: Codec, host: Host, began: float) -> tuple[int, Metrics]:
@@ -176,9 +179,11 @@ def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
 
     Raises:
         LayoutError: The file is not of the task's model.
+        PolicyError: The node's operator lets nothing of it leave.
     """
     context = _context(host.contexts, job)
-    return EvaluateResult(_safely(host, lambda: _metrics(context, job, host)))
+    metrics = _safely(host, lambda: _metrics(context, job, host))
+    return EvaluateResult(metrics if job.where == "central" else let_out(context, job, metrics))
 
 
 def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
@@ -191,9 +196,11 @@ def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
 
 
 def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
-    hides = context.method.statistics or hides_examples(context.spec, load_codec(context.spec.exchange))
-    if job.where == "node" and hides:
-        return {}  # what a node tells of its data would have to be paid for
+    codec = load_codec(context.spec.exchange)
+    if job.where == "node":
+        if context.method.statistics or hides_examples(context.spec, codec):
+            return {}  # what a node tells of its data would have to be paid for
+        check_privacy(job.limits, context.spec, codec, 0)
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
         return {}
@@ -210,7 +217,9 @@ def must_not_repeat(context: RunContext, codec: Codec) -> bool:
     """Whether an update has noise that is new each time, and would show more of the data with each."""
     section = context.spec.privacy
     is_noisy = section is not None and section.unit == "example" and not section.reproducible
-    return is_noisy or codec.private or context.method.label_counts == "noisy"
+    method = context.method
+    is_noisy = is_noisy or (method.privacy is not None and not method.reproducible)
+    return is_noisy or codec.private or method.label_counts == "noisy"
 
 
 def load_member(context: RunContext, state_files: Mapping[str, Path]) -> None:
@@ -263,7 +272,8 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     payload, layout = spec.exchange.payload, context.layout.part("model")
     trained = flat_of(context.model, layout)
     sent = trained if payload == "parameters" else trained - before
-    filters.flat(sent, layout, Leaving(spec.name, 1, "model", payload, fit.examples))
+    filters.flat(sent, layout, leaving_of(spec, 1, "model", fit.examples))
+    filters.metrics(totals(fit.metrics), leaving_of(spec, 1, TRAINING, fit.examples))
     return CheckResult(
         examples=fit.examples,
         layout_sha256=context.layout.sha256,
@@ -272,7 +282,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
         sharing=in_words(context.form()),
-        evaluation=_safely(host, lambda: _first_batch(context, host)),
+        evaluation=let_out(context, job, _safely(host, lambda: _first_batch(context, host))),
         privacy=privacy.in_words(privacy.forecast(spec, codec), spec),
         filters=filters.names,
         warnings=tuple(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from covey.codecs.contract import Codec
-from covey.learning.privacy import account_of, rounds_within
+from covey.learning.privacy import rounds_within
 from covey.metrics import DELTA, EPSILON, SIMULATED_EPSILON, Totals
 from covey.spec import RunSpec
+from covey.worker.execute.from_spec import account_in, noised_method
 from covey.worker.jobs.runs import PrivacyForecast
 
 
@@ -18,7 +19,7 @@ def spent_metrics(spec: RunSpec, codec: Codec, rounds: int) -> dict[str, Totals]
     Raises:
         PluginError: The package for it is not installed.
     """
-    account = account_of(spec, codec)
+    account = account_in(spec, codec)
     if account is None:
         return {}
     budget = account(rounds)
@@ -31,7 +32,7 @@ def rounds_in_budget(spec: RunSpec, codec: Codec) -> int | None:
     Raises:
         PluginError: The package for it is not installed.
     """
-    account, budget, most = account_of(spec, codec), spec.stop.epsilon, spec.rounds_in_all
+    account, budget, most = account_in(spec, codec), spec.stop.epsilon, spec.rounds_in_all
     if account is None or budget is None:
         return None
     rounds = rounds_within(account, budget, most)
@@ -44,7 +45,7 @@ def forecast(spec: RunSpec, codec: Codec) -> PrivacyForecast | None:
     Raises:
         PluginError: The package for it is not installed.
     """
-    account = account_of(spec, codec) if spec.facts.synchronous else None
+    account = account_in(spec, codec) if spec.facts.synchronous else None
     if account is None:
         return None
     last = rounds_in_budget(spec, codec)
@@ -60,7 +61,7 @@ def in_words(expected: PrivacyForecast | None, spec: RunSpec) -> str:
     whose = "each example of a node" if expected.unit == "example" else "each node that takes part in all of them"
     spends = f"epsilon = {expected.epsilon:.3g} (delta = {expected.delta:g}) for {whose}"
     rounds, whole = expected.rounds, spec.rounds_in_all
-    ends = f"after {rounds} rounds, all of them,"
+    ends = f"after {rounds} rounds, all of them," if rounds > 1 else "after its one round"
     if rounds < whole:
         ends = f"[stop] epsilon = {spec.stop.epsilon:g} ends the run after round {rounds} of {whole}, when"
     simulated = "" if expected.is_secret else "; its noise is drawn from its seed, so that it is not private"
@@ -68,4 +69,7 @@ def in_words(expected: PrivacyForecast | None, spec: RunSpec) -> str:
 
 
 def _is_secret(spec: RunSpec) -> bool:
+    method = noised_method(spec)
+    if method is not None:
+        return not method.reproducible
     return spec.privacy is None or not spec.privacy.reproducible

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from covey.metrics import Metrics
+from covey.worker.jobs.training import FilterOrder, TrainLimits
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class EvaluateJob:
     """Options of the task that are this node's own."""
     stall_s: float = 0.0
     """How long it may go without a step; 0: the daemon's own limit only."""
+    limits: TrainLimits = field(default_factory=TrainLimits)
+    """On a node: the operator's."""
+    filters: tuple[FilterOrder, ...] = ()
+    """On a node: what the metrics pass before they leave, in this order."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class HelloResult:
     """`cpu`, or `cuda (NAME)`."""
     confinement: str = ""
     """What the worker cannot read, and by what; or that it is not confined, and why. Empty: nothing is hidden."""
+    gpu_memory_bytes: int = 0
+    """That are free on its GPU; 0: it has none."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import structlog
 from covey import messages as msg
 from covey.artifact import artifact_from_json, artifact_to_json
 from covey.errors import StoreError
-from covey.node.assignments.record.durable import write_durably
+from covey.node.assignments.record.durable import replace_file, write_durably
 from covey.node.updates import FinishedUpdate, State
 from covey.parts import LOCAL, slot
 
@@ -140,13 +140,14 @@ class LocalStates:
 
     Args:
         folder: Where the file is; made if it is missing.
+        durable: Whether what is noted outlives a power cut, and not only this process.
 
     Raises:
         StoreError: There is a file, and it cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "carried.json"
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self._path, self._durable = folder / "carried.json", durable
         folder.mkdir(parents=True, exist_ok=True)
         self._states = RunStates(*_read(self._path))
         self._written = self._content()
@@ -192,7 +193,8 @@ class LocalStates:
             data: dict[str, Any] = {"runs": [_to_json(state) for state in self._states.newest_last()]}
             if ended := self._states.ended():
                 data["ended"] = {run: _files_to_json(state) for run, state in ended}
-            write_durably(self._path, json.dumps(data))
+            write = write_durably if self._durable else replace_file
+            write(self._path, json.dumps(data))
             self._written = now
 
 

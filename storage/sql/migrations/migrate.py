@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ HEAD = "0009"
 MIGRATIONS = Path(__file__).parent
 _MIGRATION_KEY = 0x636F766579_4D
 """Of the PostgreSQL lock that lets one process at a time migrate."""
+_ALEMBIC = threading.Lock()
+"""Alembic knows one upgrade at a time in a process: with two, statements of one go to the other's database."""
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 
 
@@ -95,7 +98,7 @@ def _upgrade(connection: Connection) -> None:
         _require_known(stored)
     config = _config()
     config.attributes["connection"] = connection
-    with _without_coordinator(connection) if stored else contextlib.nullcontext():
+    with _without_coordinator(connection) if stored else contextlib.nullcontext(), _ALEMBIC:
         command.upgrade(config, "head")
 
 

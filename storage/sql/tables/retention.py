@@ -154,9 +154,10 @@ class SqlRetention(Retention):
             return unneeded
 
     @override
-    def referenced_digests(self) -> set[str]:
+    def referenced_digests(self, kind: Literal["version", "update"] | None = None) -> set[str]:
+        wanted = _REFERENCED if kind is None else _REFERENCED.where(file_references.c.kind == kind)
         with self._db.reading() as connection:
-            return set(connection.execute(_REFERENCED).scalars())
+            return set(connection.execute(wanted).scalars())
 
 
 def _old_rounds(connection: Connection, run: str, keep: int) -> list[int]:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from benchmarks.methods import (
     block_momentum,
+    codistillation,
     conflicting_labels,
     dampening,
     dq_sgd,
@@ -24,7 +25,16 @@ from benchmarks.methods.page import replaced
 from benchmarks.methods.pool import Record, part_module
 from covey.plugins import installed
 
-MODULES = (matrix, stochastic_sign, dq_sgd, dampening, block_momentum, representations, conflicting_labels)
+MODULES = (
+    matrix,
+    stochastic_sign,
+    dq_sgd,
+    dampening,
+    block_momentum,
+    representations,
+    conflicting_labels,
+    codistillation,
+)
 
 
 # -- statistics
@@ -163,6 +173,7 @@ def better_one(module):
         block_momentum: "nesterov 0.9, lr 0.7",
         representations: "suncet",
         conflicting_labels: "share-body",
+        codistillation: "predictions",
     }[module]
 
 

@@ -116,6 +116,25 @@ def test_a_node_is_evicted_and_its_events_tell(call, tmp_path):
     assert "no-such" in call("node", "evict", "no-such", code=1).stderr
 
 
+def test_studies_are_made_and_changed_by_command(call, coordinator):
+    made = read(call("study", "create", "brain", "--node", "n1", "--admin", "alice", "--max-runs", "2", "--json"))
+    assert (made["name"], made["nodes"], made["admins"], made["max_runs"]) == ("brain", ["n1"], ["alice"], 2)
+    assert "[studies.brain]" in (coordinator.coordinator_dir / "studies.toml").read_text()
+    call("study", "add", "brain", "--node", "n2", "--auditor", "alice")
+    shown = read(call("study", "show", "brain", "--json"))
+    assert (shown["nodes"], shown["admins"], shown["auditors"]) == (["n1", "n2"], [], ["alice"])
+    assert "alice" in call("study", "remove", "brain", "--node", "n1", "--max-runs").stdout
+    assert [(s["name"], s["nodes"], s["max_runs"]) for s in read(call("study", "list", "--json"))] == [
+        ("brain", ["n2"], 0)
+    ]
+    assert "brain" in call("study", "list").stdout
+    assert "covey study add brain" in call("study", "create", "brain", "--node", "n1", code=1).stderr
+    assert call("study", "remove", "brain", "--whole").stdout == "there is no study brain any more\n"
+    assert "no study 'brain'" in call("study", "show", "brain", code=1).stderr
+    kinds = [event["kind"] for event in read(call("events", "--json"))]
+    assert kinds.count("study-changed") == 4
+
+
 def test_an_auditor_from_another_machine_may_look_and_not_touch(call, coordinator, tmp_path):
     issued = read(
         call("coordinator", "admin", "issue", "office", "--role", "auditor", "--to", tmp_path / "me", "--json")

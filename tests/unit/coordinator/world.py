@@ -213,10 +213,10 @@ def written(path, *contents):
 class World:
     """Everything that runs are given, on a folder."""
 
-    def __init__(self, folder, *names):
+    def __init__(self, folder, *names, files=None):
         self.folder = folder
         self.store = StoreThread(open_store(f"sqlite:///{folder / 'covey.db'}"))
-        self.files = ArtifactFiles(folder / "files")
+        self.files = files or ArtifactFiles(folder / "files")
         self.keys = {name: SigningKey.generate() for name in names}
         for name, key in self.keys.items():
             if name not in {node.node for node in self.record.nodes()}:

@@ -66,6 +66,52 @@ def test_one_node_that_is_faster_than_all_others_is_corrected_for(correction: Co
     assert len(trainings(correction, pace=2, fast=(BOB,))) < STEPS * 0.6
 
 
+@pytest.mark.parametrize("correction", ["none", "elapsed", "asyspa"])
+def test_little_mass_and_a_liar_s_pace_together_scale_a_step_by_no_more_than_the_policy_says(
+    correction: Correction,
+) -> None:
+    """And what no step could count for is made up for: x moves as the correction says, whatever w is."""
+    policy = PushSumPolicy(STEPS, None, correction=correction, least=1)
+    machine = PushSum(ME, policy, (LIAR, BOB, CYD), is_met=True)
+    machine.handle(said(LIAR, STEPS // 2))
+    actions, scales, moved = machine.handle(ev.Begun(0.0)), [], 0.0
+    while machine.phase == "training":
+        step, now, exchange = machine.step, float(machine.step), machine.exchange
+        scales += [action.scale for action in actions if isinstance(action, act.Train)]
+        moved += scales[-1] * exchange.kept / exchange.mean
+        if step == 5:  # all that was given comes back
+            machine.handle(ev.Arrived(CYD, 1, exchange.ledger.out[BOB].sent, step, now))
+        machine.handle(ev.Trained(step, now))
+        machine.handle(ev.Planned(step, (ev.Share(BOB, 15, 16),) if step == 0 else (), ()))
+        actions = machine.handle(ev.Published(step, now))
+        machine.handle(said(LIAR, STEPS - 1))
+        actions += machine.handle(ev.Mixed(step, now))  # where there was nothing to mix in it is late, and nothing
+    assert max(scales) == pytest.approx(policy.largest)
+    if correction == "none":
+        assert policy.largest == 4.0
+    else:
+        assert policy.largest == 8.0
+        assert moved == pytest.approx(machine.rates.counted)
+        assert STEPS <= moved < STEPS + 8
+
+
+def test_whose_batches_belie_what_it_said_of_its_steps_counts_for_no_pace() -> None:
+    machine = PushSum(ME, PushSumPolicy(STEPS, None, correction="asyspa"), (LIAR, BOB), is_met=True)
+    machine.handle(said(BOB, 4))
+    machine.handle(said(LIAR, 40))
+    assert machine.exchange.furthest == 41
+    machine.handle(ev.Arrived(BOB, 1, 1, 4, 0.0))  # as a leaver gives in the step that it said
+    assert machine.handle(ev.Arrived(LIAR, 1, 1, 5, 0.0))[0] == act.Accept(LIAR, 1)  # its mass is as good as any
+    words = "liar said that it gives nothing more of steps up to 40, and gave batch 1 of step 5"
+    assert machine.exchange.contradictions == {LIAR: words}
+    machine.handle(said(LIAR, 45))
+    assert machine.exchange.furthest == 5
+    lock_step = PushSum(ME, PushSumPolicy(STEPS), (LIAR, BOB), is_met=True)
+    lock_step.handle(said(BOB, STEPS))  # a leaver in lock step, which hands over in whatever step it is
+    lock_step.handle(ev.Arrived(BOB, 1, 1, 5, 0.0))
+    assert not lock_step.exchange.contradictions
+
+
 def test_with_who_says_a_step_that_the_run_does_not_have_nothing_is_exchanged() -> None:
     machine = PushSum(ME, PushSumPolicy(STEPS, None), (LIAR, BOB), is_met=True)
     machine.handle(said(LIAR, STEPS))  # it has made all

@@ -115,6 +115,24 @@ def test_runs_share_a_node_as_its_memory_allows_and_one_alone_never_waits_for_it
     assert chosen(places, want("unknown"))[0] == ["unknown"]
 
 
+def test_runs_that_say_what_they_take_of_a_gpu_share_one_as_it_holds_them():
+    places = Places()
+    places.joined("n1", Room(16, gpu_bytes=None))
+    places.joined("n2", Room(16))  # it has none
+    huge, small, other = want("huge", gpu_bytes=90 * GIB), want("small", gpu_bytes=6 * GIB), want("says nothing")
+    assert chosen(places, huge)[0] == ["huge"]
+    places.enter(small)
+    assert chosen(places, small, other)[0] == ["says nothing", "small"]
+    waits = chosen(places, want("next", gpu_bytes=GIB))[1]["next"]
+    assert waits == "waits for a place on n1: it has not said yet what memory its GPU has"
+    places.learned("n1", Room(1, GIB, 8 * GIB))  # of the rest, what it said as it came holds
+    places.learned("n1", Room(16, gpu_bytes=80 * GIB))
+    assert places.room("n1") == Room(16, 0, 8 * GIB)
+    assert chosen(places, want("fits", gpu_bytes=2 * GIB), other)[0] == ["fits", "says nothing"]
+    waits = chosen(places, want("next", gpu_bytes=3 * GIB))[1]["next"]
+    assert waits == "waits for a place on n1: 9.0 GiB of GPU memory for 2 runs are more than its 8.0"
+
+
 def test_a_node_outside_a_run_s_scope_is_none_of_it(places):
     places.enter(want("scoped", scope=frozenset({"n1"})))
     assert [node for node in ("n1", "n2") if places.admits("scoped", node)] == ["n1"]

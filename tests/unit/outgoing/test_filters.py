@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -57,6 +59,28 @@ class Fails(OutgoingFilter):
         raise ZeroDivisionError
 
 
+class Halves(OutgoingFilter):
+    """Of metrics: says the loss in coarse steps, and nothing else; of few examples nothing."""
+
+    def tensors(self, tensors, leaving):
+        return tensors
+
+    def metrics(self, metrics, leaving):
+        if leaving.examples < 10:
+            raise PolicyError(f"{leaving.examples} examples are too few")
+        return {name: (round(total / count), 1.0) for name, (total, count) in metrics.items() if name == "loss"}
+
+
+class Adds(Halves):
+    def metrics(self, metrics, leaving):
+        return {**metrics, "stowaway": (1.0, 1.0)}
+
+
+class Ratios(Halves):
+    def metrics(self, metrics, leaving):
+        return {name: total / count for name, (total, count) in metrics.items()}
+
+
 def filters(*names, codec="none", options=None):
     private = {"epsilon": 0.5, "delta": 1e-5, "clip": 1.0} if codec == "dp-sign" else {}
     return Filters([FilterOrder(name, options or {}) for name in names], CODECS.make(codec, private))
@@ -107,3 +131,20 @@ def test_a_filter_that_cannot_be_is_refused_before_anything_is_trained():
     with pytest.raises(PolicyError, match="after a filter its account would not hold"):
         filters(f"{HERE}Doubles", codec="dp-sign")
     assert filters(codec="dp-sign").names == ()
+
+
+def test_metrics_are_seen_changed_left_out_and_refused():
+    metrics = {"loss": (41.0, 20.0), "accuracy": (7.0, 20.0), "auroc": "all examples are of one class"}
+    leaving = Leaving("run", 1, "evaluation", "delta", 10)
+    coarse = filters(f"{HERE}Halves", f"{HERE}Halves")
+    assert coarse.metrics(metrics, leaving) == {"loss": (2, 1.0), "auroc": "all examples are of one class"}
+    assert filters("clip-norm", options={"most": 1.0}).metrics(metrics, leaving) == metrics
+    assert filters().metrics(metrics, leaving) == metrics
+    with pytest.raises(PolicyError, match="lets part 'evaluation' not pass: 9 examples are too few"):
+        coarse.metrics(metrics, replace(leaving, examples=9))
+
+
+@pytest.mark.parametrize("name", ["Adds", "Ratios"])
+def test_a_filter_that_makes_other_metrics_lets_none_out(name):
+    with pytest.raises(TaskError, match=r"has made other metrics than there were, or no \(total, count\), of training"):
+        filters(HERE + name).metrics({"loss": (41.0, 20.0)}, Leaving("run", 1, "training", "delta", 10))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from covey.errors import Conflict, StoreError
 from covey.storage.sql.database import Database
 from covey.storage.sql.engine import database_url
 from covey.storage.sql.migrations import migrate as migrations
+from covey.storage.sql.migrations.migrate import require_current
 from covey.storage.sql.schema import Base
 from covey.storage.sql.store import migrate, open_store
 
@@ -53,6 +55,15 @@ def test_migrations_make_what_the_models_say(empty_url, engine):
         found = inspect(connection)
         for table in Base.metadata.sorted_tables:
             assert found.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
+
+
+def test_threads_may_each_migrate_a_database_of_their_own(tmp_path):
+    """As the simulations of a sweep do. Alembic has one upgrade at a time in a process."""
+    urls = [f"sqlite:///{tmp_path}/{number}.db" for number in range(4)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        list(threads.map(migrate, urls))
+    for url in urls:
+        require_current(url)
 
 
 def first_schema(connection):

@@ -10,12 +10,15 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from covey.testing.launch.processes import wait_until
 from covey.testing.links.http_proxy import HttpProxy
 from covey.wire import channels, reach
 from covey.wire.channels import listen, secure_channel, server_credentials, server_options
+from covey.wire.identities import authority
 from covey.wire.identities.authority import Authority
 from covey.wire.identities.identity import Identity
 from covey.wire.proxies import proxy_of, unused_proxy
@@ -141,8 +144,11 @@ async def test_a_proxy_that_opens_tls_is_refused_and_named(
     identity: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It shows what its own authority has issued: for the coordinator's name, or for another."""
-    inspector = Authority.open(tmp_path / "inspector")
-    for role, words in (("coordinator", "belongs to another federation"), ("node", "is not a coordinator of Covey")):
+    with monkeypatch.context() as patch:
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Inspection of Example Ltd")])
+        patch.setattr(authority, "OWN_NAME", name)
+        inspector = Authority.open(tmp_path / "inspector")
+    for role, words in (("coordinator", "is not of this federation"), ("node", "is not a coordinator of Covey")):
         async with served(identity("coordinator", role, by=inspector)) as address:
             with HttpProxy({TRAIN: address}) as proxy:
                 monkeypatch.setenv("https_proxy", proxy.url)
@@ -153,7 +159,9 @@ async def test_a_proxy_that_opens_tls_is_refused_and_named(
                 assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
                 told = await reach.why_unreachable(TRAIN, own.authority_pem)
                 assert words in told
+                assert "issued by 'CN=Inspection of Example Ltd'" in told
                 assert "if that is a firewall's or a proxy's own authority, TLS is intercepted on the way" in told
+                assert "ask those who run it to except this destination from inspection" in told
                 assert str(proxy_of(TRAIN)) in told
 
 

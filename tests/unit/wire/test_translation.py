@@ -13,7 +13,7 @@ from covey.wire.translation import from_coordinator, from_node, to_coordinator, 
 
 FILE = artifact_of([b"some bytes"])
 FROM_NODE = [
-    msg.Hello("1.2", ("digits", "mine"), "cuda (X)", "sign-flip"),
+    msg.Hello("1.2", ("digits", "mine"), "cuda (X)", "sign-flip", max_runs=2, memory_bytes=3, gpu_memory_bytes=4),
     msg.DownloadAsk("ab"),
     msg.DownloadAsk("ab", with_table=True),
     msg.UpdateOffer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from covey.errors import PolicyError
 from covey.learning.task import NodeData, Stat
 from covey.metrics import ALONE, EVALUATION, Metrics, counted, missing, ratios
 from covey.spec import parse_data, parse_json
@@ -20,7 +22,7 @@ from covey.worker.execute.coordinator_ops import initial
 from covey.worker.execute.node_ops import evaluate, train
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.runs import InitialJob
-from covey.worker.jobs.training import TrainJob, TrainResult
+from covey.worker.jobs.training import FilterOrder, TrainJob, TrainLimits, TrainResult
 from covey.worker.program.host import Host
 from tests.unit.worker import worker_tasks
 
@@ -137,3 +139,15 @@ def test_curves_of_the_model_and_of_the_one_trained_alone_are_both_whole(tmp_pat
     shown = ratios(trained(tmp_path, "curve", spec).evaluation)
     assert shown["auroc"] == shown[f"{ALONE}auroc"] == ratios(trained(tmp_path, "curve").evaluation)["auroc"]
     assert missing(shown) == {}
+
+
+def test_an_evaluation_that_is_asked_for_by_itself_keeps_the_operator_s_rules(tmp_path: Path) -> None:
+    trained(tmp_path, "curve")  # makes the first model
+    asked = EvaluateJob("run", SPEC, tmp_path / "base", "node", node_options={"kind": "curve"}, allow_path=True)
+    little = replace(asked, filters=(FilterOrder("tests.unit.worker.worker_tasks:SaysLittle"),))
+    assert evaluate(little, HOST).metrics == {"loss": (1.0, 2.0)}
+    assert evaluate(replace(asked, limits=TrainLimits(examples=20)), HOST).metrics == evaluate(asked, HOST).metrics
+    too_few = evaluate(replace(asked, limits=TrainLimits(examples=21)), HOST).metrics
+    assert re.search("evaluation on 20 examples; .* fewer than 21", missing(too_few)[EVALUATION])
+    with pytest.raises(PolicyError, match="this run is not private on this node"):
+        evaluate(replace(asked, limits=TrainLimits(max_epsilon=5.0)), HOST)

@@ -25,7 +25,7 @@ from covey.worker.files.collected import newest, read_collected, write_collected
 from covey.worker.files.mapped import MappedModel
 from covey.worker.jobs.mixtures import MixJob, Portion
 from covey.worker.jobs.runs import InitialJob
-from covey.worker.jobs.training import TrainJob
+from covey.worker.jobs.training import FilterOrder, TrainJob
 from covey.worker.program.host import Host
 
 HOST = Host(torch.device("cpu"))
@@ -135,6 +135,7 @@ class Steps:
             for name, path in self.models.items()
         }
         self.bodies: dict[str, Path] = {}
+        self.filters: tuple[FilterOrder, ...] = ()
 
     def _own(self, name: str) -> Mapping[str, Any]:
         return self.spec.task.nodes.get(name, {})
@@ -156,6 +157,7 @@ class Steps:
                     {key: Path(f"{at}-{key}") for key in ("model", "buffers", *parts)},
                     collected=self.kept.get(name),
                     task_options=self._own(name),
+                    filters=self.filters,
                 ),
                 HOST,
             )
@@ -208,6 +210,19 @@ def test_peers_come_to_agree_and_keep_models_of_their_own(tmp_path: Path, exchan
     layout = Layout.from_json(run.layouts["n0"])
     first, second = (MappedModel(run.models[name], layout).dense() for name in run.names)
     assert (first - second).norm() > 0.3 * first.norm()
+
+
+@pytest.mark.parametrize("exchange", ["predictions", "checkpoints"])
+def test_a_site_s_filter_sees_what_leaves_and_a_model_only_where_it_leaves(tmp_path: Path, exchange: str) -> None:
+    run = Steps(tmp_path / "run", {"classes": 10} if exchange == "predictions" else {"exchange": exchange})
+    run.filters = (FilterOrder("tests.unit.worker.worker_tasks:Zeroes"),)
+    layout = Layout.from_json(run.layouts["n0"])
+    first = MappedModel(run.models["n0"], layout).dense().clone()
+    run.step(0)
+    is_unchanged = torch.equal(MappedModel(run.models["n0"], layout).dense(), first)
+    assert is_unchanged == (exchange == "checkpoints")
+    if exchange == "predictions":
+        assert not any(run.bodies["n0"].read_bytes())
 
 
 def test_peers_may_have_different_models(tmp_path: Path) -> None:

@@ -61,17 +61,16 @@ def test_what_is_allowed_goes_on(limits, run, examples):
 HOST = Host(torch.device("cpu"))
 
 
+def normed(mode):
+    """A run of that mode."""
+    run = {"name": "r", "mode": mode, "task": {"name": "tests.unit.worker.worker_tasks:Normed"}}
+    return parse_data({**run, "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1}}).to_json()
+
+
 @pytest.fixture
 def job(tmp_path):
     """A training of the first of two parts."""
-    run = parse_data(
-        {
-            "name": "r",
-            "task": {"name": "tests.unit.worker.worker_tasks:Normed"},
-            "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
-        }
-    ).to_json()
-    base = tmp_path / "base"
+    run, base = normed("rounds"), tmp_path / "base"
     layout = initial(InitialJob("run", run, base, True), HOST).layout
     scratch = {part: tmp_path / part for part in ("model", "buffers")}
     return TrainJob("run", run, layout, 1, 0, 2, base, scratch, allow_path=True)
@@ -87,7 +86,11 @@ def test_limits_are_held_against_the_part_that_a_newcomer_takes(job):
         train(replace(job, part=1, limits=TrainLimits(examples=25)), HOST)
 
 
-def test_what_leaves_has_passed_the_operator_s_filters(job):
+@pytest.mark.parametrize("mode", ["rounds", "gossip"])
+def test_what_leaves_has_passed_the_operator_s_filters(job, mode):
+    """Of a gossip node it is what a step has changed: its model, its peers' models of it, and its mass follow."""
+    job = replace(job, spec_json=normed(mode))
+
     def sent(*filters):
         result = train(replace(job, filters=filters), HOST)
         return result, {name: path.read_bytes() for name, path in job.scratch.items()}
@@ -102,6 +105,8 @@ def test_what_leaves_has_passed_the_operator_s_filters(job):
     assert norm(own["model"]) > 0.02
     assert norm(clipped["model"]) == pytest.approx(0.01)
     assert clipped["buffers"] == own["buffers"]
+    assert result.metrics == plain.metrics != {}
+    assert sent(FilterOrder("tests.unit.worker.worker_tasks:SaysLittle"))[0].metrics == {}
     with pytest.raises(PolicyError, match=r"site's outgoing filter .*Refuses' lets part 'model' not pass: not today"):
         sent(FilterOrder("tests.unit.worker.worker_tasks:Refuses"))
 

@@ -138,3 +138,20 @@ class Refuses(OutgoingFilter):
 
     def tensors(self, tensors, leaving):
         raise PolicyError("not today")
+
+
+class SaysLittle(OutgoingFilter):
+    """Lets metrics of an evaluation out, and of those the loss."""
+
+    def tensors(self, tensors, leaving):
+        return tensors
+
+    def metrics(self, metrics, leaving):
+        return {name: pair for name, pair in metrics.items() if (leaving.part, name) == ("evaluation", "loss")}
+
+
+class Zeroes(OutgoingFilter):
+    """Says nothing, at full length."""
+
+    def tensors(self, tensors, leaving):
+        return {name: tensor.zero_() for name, tensor in tensors.items()}

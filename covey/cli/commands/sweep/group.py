@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ def run(file: Path, folder: Path | None, **options: Any) -> None:
     make, facts = _trials(plan, where, **options)
     configure_logging("console", "error")
     click.echo(f"the record is in {where}", err=True)
+    for warning in plan.warnings:
+        click.echo(f"warning: {warning}", err=True)
     results = run_sweep(plan, where, make, facts, lines(plan))
     tables.show(*summary(results))
 
@@ -79,28 +82,26 @@ def _trials(
     data_dir: Path | None,
     server: str | None,
     identity: Path | None,
-) -> tuple[Make, dict[str, Any]]:
+) -> tuple[Make, Mapping[str, Any]]:
     """What runs the runs, and what that depends on."""
     if nodes is None:
         written = (("--path", bool(paths)), ("--processes", processes > 1), ("--device", device != "cpu"))
         given = [name for name, is_written in written if is_written]
         if given:
             raise click.UsageError(f"{given[0]} is of simulated runs: say with how many nodes (--nodes)")
-        target = target_of(data_dir, server, identity)
-        from covey.client.connection import Connection
-        from covey.client.sweeps.deployed import DeployedTrials
+        from covey.client.sweeps.running import at_coordinator
 
-        return lambda is_new: DeployedTrials(plan, Connection(target), is_new=is_new), {"runs": "at a coordinator"}
+        return at_coordinator(plan, target_of(data_dir, server, identity))
     context = click.get_current_context()
     is_written = context.get_parameter_source("data_dir") is click.core.ParameterSource.COMMANDLINE
     if server is not None or identity is not None or is_written:
         raise click.UsageError(
             "--nodes simulates the runs, and a coordinator has nodes of its own: give one of the two"
         )
-    from covey.client.sweeps.simulated import Machines, SimulatedTrials
+    from covey.client.sweeps.crews import Machines
+    from covey.client.sweeps.running import simulated
 
-    machines = Machines(nodes, processes, named_paths(paths), device)
-    return lambda is_new: SimulatedTrials(plan, folder, machines, is_new=is_new), {"nodes": nodes}
+    return simulated(plan, folder, Machines(nodes, processes, named_paths(paths), device))
 
 
 @sweep.command(
@@ -140,5 +141,5 @@ def plot(folder: Path, path: Path, best: int) -> None:
     from covey.client.sweeps.results import read_results
     from covey.library.plot_sweep import draw_sweep
 
-    panels = draw_sweep(read_results(folder), path, best)
+    panels, _ = draw_sweep(read_results(folder), path, best)
     click.echo(f"{', '.join(panels)}, written to {path}")

@@ -43,16 +43,15 @@ def lines(sweep: Sweep) -> Callable[[Event], None]:
 
 def summary(results: SweepResults) -> list[Any]:
     """A table, the best trial first, and how much was run."""
-    columns = [Column("TRIAL", right=True), Column("STATE"), Column("ROUNDS", right=True)]
+    columns = [Column("TRIAL", right=True), Column("STATE"), Column(results.unit.upper(), right=True)]
     columns += [Column(results.metric.upper(), right=True)]
     columns += [Column(key.rpartition(".")[2].upper(), right=True, below="narrow") for key in results.keys]
     columns.append(Column("WHY", below="always"))
     done = len(results.trials)
     best = "highest" if results.highest else "lowest"
     seeds = f" with {len(results.seeds)} seeds each; ± is half of the 95 % interval" if len(results.seeds) > 1 else ""
-    text = (
-        f"{done} of {results.planned} trials{seeds}; {results.rounds_run} rounds in all; the {best} value is the best"
-    )
+    ran = f"{results.rounds_run} {results.unit} in all"
+    text = f"{done} of {results.planned} trials{seeds}; {ran}; the {best} value is the best"
     return [listing(columns, [_row(results, trial) for trial in results.trials]), safe_text(text)]
 
 

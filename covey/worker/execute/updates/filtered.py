@@ -15,6 +15,7 @@ from covey.errors import PolicyError, TaskError
 from covey.layout import Layout
 from covey.learning.models.flat import cut
 from covey.learning.task import task_errors
+from covey.metrics import Metrics, Totals, counted, missing
 from covey.outgoing.filters import FILTERS, Leaving, OutgoingFilter
 from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, is_finite, spans
 from covey.worker.jobs.training import FilterOrder
@@ -65,11 +66,11 @@ class Filters:
         return TensorVector(self.flat(flat, layout, leaving))
 
     def flat(self, flat: Tensor, layout: Layout, leaving: Leaving) -> Tensor:
-        """What leaves in the place of a flat vector, float32 `[layout.numel]`."""
+        """What leaves in the place of a flat vector, `[layout.numel]`, of the dtype that the layout has."""
         if not self._filters:
             return flat
         passed = self.tensors(cut(flat.clone(), layout), leaving)
-        whole = torch.cat([torch.empty(0), *(passed[tensor.name].reshape(-1) for tensor in layout.tensors)])
+        whole = torch.cat([flat[:0], *(passed[tensor.name].reshape(-1) for tensor in layout.tensors)])
         if not is_finite(whole):
             raise TaskError(f"the outgoing filters have made values that are not finite of part {leaving.part!r}")
         return whole
@@ -97,6 +98,19 @@ class Filters:
                 )
         return content
 
+    def metrics(self, metrics: Metrics, leaving: Leaving) -> Metrics:
+        """What leaves in the place of metrics; why some are missing, is said as it is. Errors as `tensors`."""
+        passed: Mapping[str, Totals] = counted(metrics)
+        for name, each in self._filters:
+            result = _asked(name, leaving, partial(each.metrics, dict(passed), leaving))
+            if not _are_some_of(result, passed):
+                raise TaskError(
+                    f"outgoing filter {name!r} has made other metrics than there were, or no (total, count), of "
+                    f"{leaving.part}"
+                )
+            passed = {key: (float(total), float(count)) for key, (total, count) in result.items()}
+        return {**passed, **missing(metrics)}
+
     def of_part(self, tensors: Mapping[str, Tensor], leaving: Leaving) -> Mapping[str, Tensor]:
         """What leaves in the place of the model's own tensors, of which filters get copies on the CPU."""
         if not self._filters:
@@ -112,6 +126,17 @@ def _asked(name: str, leaving: Leaving, ask: Callable[[], T]) -> T:
         raise PolicyError(
             f"this site's outgoing filter {name!r} lets part {leaving.part!r} not pass: {error}"
         ) from error
+
+
+def _are_some_of(result: object, given: Mapping[str, Totals]) -> bool:
+    return (
+        isinstance(result, Mapping)
+        and result.keys() <= given.keys()
+        and all(
+            isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(number, int | float) for number in pair)
+            for pair in result.values()
+        )
+    )
 
 
 def _require_form(name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:

@@ -74,6 +74,7 @@ class PartsWriter:
         self._context, self._job, self._codec = context, job, codec
         self._parts = context.parts
         self.filters = Filters(job.filters, codec)
+        self._of_model = Filters((), codec) if self._keeps_model() else self.filters
         self._state: list[WrittenFile] = []
         self._own_state: list[WrittenFile] = []
 
@@ -92,11 +93,21 @@ class PartsWriter:
         others, layout = self._others(), self._context.layout
         return RecipeInputs(layout, down, kept, others, common, limits.min_k, limits.label_counts)
 
+    @property
+    def _from_peers(self) -> FromPeers | None:
+        spec = self._context.spec
+        if not isinstance(spec, GossipSpec):
+            return None
+        return FromPeers.of(self._context.layout, self._parts, spec.gossip.overlap)
+
+    def _keeps_model(self) -> bool:
+        """Whether nodes among themselves send something else in the place of their models, which then stay."""
+        return (peers := self._from_peers) is not None and not peers.has_models
+
     def _others(self) -> Mapping[str, Mapping[str, Tensor]]:
-        job, spec = self._job, self._context.spec
-        if isinstance(spec, GossipSpec):
-            peers = FromPeers.of(self._context.layout, self._parts, spec.gossip.overlap)
-            return peers.others(job.collected, job.round) if peers is not None else {}
+        job = self._job
+        if isinstance(self._context.spec, GossipSpec):
+            return peers.others(job.collected, job.round) if (peers := self._from_peers) is not None else {}
         return {part.name: NodeFiles(part, job.others[part.name]) for part in self._parts if part.name in job.others}
 
     def write(
@@ -133,7 +144,8 @@ class PartsWriter:
     def _written(
         self, part: Part, gradients: Mapping[str, Tensor] | None, fit: FitResult, check_cancelled: Callable[[], object]
     ) -> WrittenFile:
-        path, filters = _out(self._job.scratch, part.name), self.filters
+        path = _out(self._job.scratch, part.name)
+        filters = self._of_model if part.combine == RULE or part.in_model else self.filters
         spec = self._context.spec
         leaving = Leaving(spec.name, self._job.round, part.name, spec.exchange.payload, fit.examples)
         # The daemon knows which of them have to survive a power cut, and syncs those.

@@ -6,26 +6,30 @@ import json
 from dataclasses import dataclass
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from covey.cli.main import covey
 from covey.client.connection import connect
+from covey.client.sweeps.crews import Machines
 from covey.client.sweeps.events import Decided, Failed, Measured
 from covey.client.sweeps.machine import Work
 from covey.client.sweeps.record import FILE, read_record
 from covey.client.sweeps.results import read_results
-from covey.client.sweeps.running import run_sweep
-from covey.client.sweeps.simulated import Machines, SimulatedTrials
+from covey.client.sweeps.running import run_sweep, simulated
+from covey.client.sweeps.simulated import SimulatedTrials
 from covey.client.sweeps.sweep import read_sweep
 from covey.client.values import Round, Run
 from covey.errors import SpecError
-from covey.worker.jobs.operations import EVALUATE
+from covey.worker.jobs.operations import EVALUATE, TRAIN
 from tests.unit.simulation.in_process import CrewHere, Here
 
 SWEEP = """
 [specification]
 name = "lr"
 seed = 3
+{spec}
 [specification.task]
 name = "digits"
 [specification.training]
@@ -43,6 +47,9 @@ seeds = {seeds}
 training.learning_rate = {{ log_uniform = [0.02, 2.0] }}
 training.momentum = {{ choice = [0.0, 0.5] }}
 """
+PLAIN = SWEEP.replace('optimizer = "momentum"\n', "").replace("training.momentum = {{ choice = [0.0, 0.5] }}\n", "")
+
+NO_ROUNDS = PLAIN.replace("[specification.rounds]\ncount = {count}\nmin_nodes = 2\n", "")
 
 
 @dataclass(frozen=True)
@@ -55,17 +62,14 @@ class Killed(BaseException):
     """The sweep ends here, as it would by a kill: nothing is written any more."""
 
 
-def swept(tmp_path, trials=2, seeds=2, more="", count=3):
+def swept(tmp_path, trials=2, seeds=2, more="", count=3, spec="", text=SWEEP):
     path = tmp_path / "lr.toml"
-    path.write_text(SWEEP.format(trials=trials, seeds=seeds, more=more, count=count))
+    path.write_text(text.format(trials=trials, seeds=seeds, more=more, count=count, spec=spec))
     return read_sweep(path)
 
 
 def run(sweep, folder, on_event=lambda event: None):
-    def make(is_new):
-        return SimulatedTrials(sweep, folder, MachinesHere(2), is_new=is_new)
-
-    return run_sweep(sweep, folder, make, {"nodes": 2}, on_event)
+    return run_sweep(sweep, folder, *simulated(sweep, folder, MachinesHere(2)), on_event)
 
 
 def lines_of(folder):
@@ -127,7 +131,7 @@ def test_a_kill_between_a_rungs_last_round_and_its_evaluation_loses_no_value(tmp
 def _by_command(folder, results, tmp_path, monkeypatch):
     """The commands go on with it, where nothing is left to do, and look at it."""
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("covey.client.sweeps.simulated.Machines", MachinesHere)
+    monkeypatch.setattr("covey.client.sweeps.crews.Machines", MachinesHere)
     before = (folder / FILE).read_bytes()
     again = CliRunner().invoke(
         covey, ["sweep", "run", str(tmp_path / "lr.toml"), "--folder", str(folder), "--nodes", "2"]
@@ -157,6 +161,75 @@ def test_a_run_that_failed_beyond_a_rung_has_its_value_at_the_rung(tmp_path):
     at_rung, at_end = (trials.outcome(Work(rung, 0, 3, {}), failed, rounds) for rung in (0, 1))
     assert at_rung == Measured(0, 0, 3, 1, 0.25, ((1, 0.25),), "id")
     assert at_end == Failed(0, 1, 3, "run id is failed: nobody answers")
+
+
+def test_trials_at_a_time_come_to_what_they_come_to_one_after_the_other(tmp_path):
+    """Each in a thread of its own where it touches its record, with a crew of its own."""
+    alone, beside = (run(swept(tmp_path, 4, 1, f"concurrency = {count}", 1), tmp_path / str(count)) for count in (1, 3))
+    assert beside == alone
+    assert {trial.state for trial in beside.trials} == {"completed"}
+
+
+def test_what_nodes_keep_goes_on_with_a_paused_run_and_with_a_killed_one(tmp_path, monkeypatch):
+    """Scaffold's control variates: paused after a round, and killed while a node trains in the last one."""
+    trained, do = [], Here.do
+
+    async def killed(self, operation, job):
+        if operation is TRAIN:
+            trained.append(job)
+            if len(trained) == 2 + 2 * 3:  # two nodes: of the check, and of three rounds
+                raise KeyboardInterrupt
+        return await do(self, operation, job)
+
+    models = []
+    for name, more in (("whole", ""), ("paused", 'prune = { method = "halving", rungs = [1] }')):
+        sweep = swept(tmp_path, 1, 1, more, 3, 'method.name = "scaffold"', PLAIN)
+        if more:
+            with monkeypatch.context() as patch:
+                patch.setattr(Here, "do", killed)
+                with pytest.raises(KeyboardInterrupt):
+                    run(sweep, tmp_path / name)
+        results = run(sweep, tmp_path / name)
+        with connect(tmp_path / name / "runs" / "0-3") as record:
+            models.append((record.run("lr-0-3").model_sha256, results.trials[0].value))
+        assert not (tmp_path / name / "runs" / "0-3" / "nodes").exists()
+    assert len(trained) == 2 + 2 * 3
+    assert models[0] == models[1]
+
+
+def test_asynchronous_runs_are_measured_in_updates(tmp_path):
+    asynchronous = 'mode = "async"\naggregation.name = "staleness-mean"\nasync.updates = 4'
+    sweep = swept(tmp_path, 2, 1, "concurrency = 2", spec=asynchronous, text=NO_ROUNDS)
+    results = run(sweep, tmp_path / "lr.sweep")
+    assert [(trial.state, trial.rounds, trial.why) for trial in results.trials] == [("completed", 4, "4 updates")] * 2
+    assert (results.unit, [at for at, _ in results.trials[0].curve]) == ("updates", [1, 2, 3, 4])
+
+
+def test_members_of_a_population_of_gossip_runs_go_on_with_others_consensus_models(tmp_path):
+    gossip, population = 'mode = "gossip"\ngossip.steps = 2', 'prune = { method = "population", every = 1 }'
+    sweep, folder, events = swept(tmp_path, 4, 1, population, spec=gossip, text=NO_ROUNDS), tmp_path / "p.sweep", []
+    with pytest.raises(Killed):
+        run(sweep, folder, killed_after(5))
+    results = run(sweep, folder, events.append)
+    assert [(trial.state, trial.why) for trial in results.trials] == [("completed", "2 steps")] * 4
+    replaced = next(event for event in events if isinstance(event, Decided) and event.decision == "replaced")
+    first = load_file(folder / "runs" / f"{replaced.trial}-3" / "g1" / "first.safetensors")
+    other = load_file(folder / "runs" / f"{replaced.source}-3" / "g0" / "mean.safetensors")
+    assert all(torch.equal(first[name], other[name]) for name in other)
+    own = load_file(folder / "runs" / f"{replaced.trial}-3" / "g0" / "mean.safetensors")
+    assert not all(torch.equal(first[name], own[name]) for name in own)
+    assert run(sweep, folder) == read_results(folder) == results
+
+
+def killed_after(count):
+    """Ends the sweep at its so manieth event."""
+    left = iter(range(count - 1))
+
+    def on_event(event):
+        if next(left, None) is None:
+            raise Killed
+
+    return on_event
 
 
 def test_members_of_a_population_go_on_with_others_models(tmp_path):

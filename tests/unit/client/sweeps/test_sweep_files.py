@@ -102,7 +102,25 @@ def test_the_longest_name_of_a_run_is_checked(tmp_path):
         swept(tmp_path, "trials = 11", base=base)
 
 
-def test_a_gossip_run_has_no_curve_to_compare(tmp_path):
-    base = '[specification]\nname = "x"\nmode = "gossip"\n[specification.task]\nname = "digits"\n'
-    with pytest.raises(SpecError, match='a run of mode "gossip" has no curve'):
-        swept(tmp_path, base=base)
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        ("gossip", "has its value at its end only: nobody can give it up at a rung"),
+        ("async", "how many versions come of them is not known before"),
+    ],
+)
+def test_runs_without_rounds_have_no_rungs(tmp_path, mode, text):
+    base = f'[specification]\nname = "x"\nmode = "{mode}"\n[specification.task]\nname = "digits"\n'
+    swept(tmp_path, base=base)
+    with pytest.raises(SpecError, match=text):
+        swept(tmp_path, 'trials = 3\nprune = { method = "halving" }', base=base)
+
+
+def test_edges_of_a_gossip_run_may_be_in_a_file(tmp_path):
+    (tmp_path / "edges.txt").write_text("n0 n1\nn1 n0\n")
+    (tmp_path / "x.toml").write_text(
+        'name = "x"\nmode = "gossip"\n[task]\nname = "digits"\n[gossip.topology]\nname = "file"\n'
+        'options.edges = "edges.txt"\n'
+    )
+    sweep = swept(tmp_path, base='specification = "x.toml"\n')
+    assert sweep.base["gossip"]["topology"]["options"]["edges"] == [["n0", "n1"], ["n1", "n0"]]

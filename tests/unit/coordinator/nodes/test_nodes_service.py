@@ -9,14 +9,18 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import Artifact
+from covey.coordinator.admin.views import add_room
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
+from covey.coordinator.nodes.said_room import room_of
 from covey.coordinator.nodes.service import CoordinatorService, NodeServiceInputs
 from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
 from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
 from covey.coordinator.nodes.versions import WIRE_REFUSED, version_refusal
 from covey.errors import NotReady, VersionMismatch
+from covey.machines.places import Room
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
+from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord
 from covey.wire.translation import from_coordinator, from_node, to_coordinator
 
@@ -141,6 +145,23 @@ def test_every_session_is_closed_also_of_those_who_have_not_said_hello(sessions)
 
 
 # -- hello
+
+
+async def test_what_a_gpu_has_is_known_once_the_worker_is_ready(world, service, sessions):
+    session = sessions.open("ada")
+    for said in (
+        hello(device="auto", max_runs=2),
+        hello(device="cuda (X)", max_runs=9, gpu_memory_bytes=8),
+        hello(device="cuda (X)", gpu_memory_bytes=99),
+    ):
+        await service.dispatch(session, said)
+        known = world.runs.places.room("ada")
+    assert room_of(hello(device="cuda:0")) == room_of(hello(device="auto")) == Room(0, 0, None)
+    assert room_of(hello()) == Room(0, 0, 0)
+    assert known == Room(2, 0, 8)
+    view = pb.Node()
+    add_room(view, known)
+    assert (view.max_runs, view.memory_bytes, view.gpu_memory_bytes) == (2, 0, 8)
 
 
 async def requests(*said):

@@ -110,6 +110,10 @@ def test_what_an_exchange_survives_holds_in_runs_that_a_coordinator_hands_out(tm
         config(tmp_path, '[peers]\ndurability = "disk"\n')
 
 
+def test_gossip_passes_filters_and_counts_its_members(tmp_path):
+    config(tmp_path, '[policy]\nmin_participants = 3\noutgoing = [{ name = "clip-norm" }]\n').check_run(GOSSIP)
+
+
 def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "node.toml"
     path.write_bytes(b"\x80")
@@ -121,7 +125,7 @@ def test_a_file_that_is_no_text(tmp_path):
     ("text", "run", "message"),
     [
         ('hours = "22:00-06:00"', GOSSIP, r'mode "gossip" cannot keep .*\[policy\] hours in node.toml\): peers wait'),
-        ('outgoing = [{ name = "clip-norm" }]', GOSSIP, r"\[policy\] outgoing in node.toml\): peers wait"),
+        ('payloads = ["delta"]', GOSSIP, r"payload 'parameters' is not allowed on this node \(allowed: delta\)"),
         ("min_participants = 3", ASYNC, r"\[policy\] min_participants in node.toml\): each update counts by itself"),
     ],
 )

@@ -42,6 +42,7 @@ MANAGE = {"StopRun", "DeleteRun"}
 SUBMIT = {"SubmitRun", "SubmitRunWithModel"}
 FILTERED = {"ListRuns", "ListNodes", "ShowNode", "Status"}
 FEDERATION = {"EvictNode", "CreateToken", "ListTokens", "RevokeToken", "Pause", "Drain", "Backup"}
+FEDERATION |= {"ListStudies", "EditStudy"}
 DENIED, MISSING, WRONG = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 
 

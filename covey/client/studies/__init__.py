@@ -1,0 +1,1 @@
+"""Studies: groups of runs with nodes and people of their own."""

@@ -1,0 +1,163 @@
+"""Statistics with noise: how much of it there is, that it is as large as said, and what is made of the answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from covey.errors import PolicyError, SpecError
+from covey.figures import Figures, FiguresForm
+from covey.methods.statistics.method import Statistics
+from covey.methods.statistics.noise import Noise, noisy_answer, noisy_objection, noisy_totals
+from covey.testing.method_rounds import MethodRounds, spec_of
+from covey.worker.jobs.training import TrainLimits
+
+FORM = FiguresForm(("age", "dose"), bins=8, labels=3)
+GRID = np.array([[0.0, 100.0], [0.0, 4.0]])
+OPTIONS: dict[str, Any] = {"columns": ["first"], "ranges": {"first": [-4, 4]}, "bins": 8, "epsilon": 2.0}
+ONE: dict[str, Any] = {"rounds": {"count": 1}}
+BOTH = pytest.mark.parametrize("noise", [Noise(FORM, 2.0, 0.0), Noise(FORM, 2.0, 1e-5)], ids=["laplace", "gaussian"])
+
+
+def columns(node: int, size: int = 400) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """Ages around 50, some beyond the range; of each tenth the dose is missing."""
+    source = np.random.default_rng(node)
+    ages, doses = source.normal(50, 30, size), source.exponential(1.0, size)
+    doses[::10] = np.nan
+    return [ages, doses]
+
+
+def counts(size: int = 400) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.bincount(np.arange(size) % 3, minlength=3)
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+@BOTH
+def test_noise_is_as_large_as_is_said(noise: Noise) -> None:
+    """With these keys; of 2,000 draws a deviation is off by 2 % as a rule."""
+    drawn = np.concatenate([noise.drawn(key(number), 100) for number in range(20)])
+    deviation = noise.scale * (1 if noise.delta else math.sqrt(2))
+    assert drawn.std() == pytest.approx(deviation, rel=0.06)
+    assert abs(drawn.mean()) < 3 * deviation / math.sqrt(len(drawn))
+    inside = 0.6827 if noise.delta else 1 - math.exp(-1)
+    assert (np.abs(drawn) < noise.scale).mean() == pytest.approx(inside, abs=0.04)
+    assert np.array_equal(noise.drawn(key(1), 100)[:7], noise.drawn(key(1), 7))
+
+
+@BOTH
+def test_one_example_moves_an_answer_by_no_more_than_the_noise_reckons_with(noise: Noise) -> None:
+    """The same key twice takes the noise away; counts were rounded, which moves each by less than one."""
+    still = dataclasses.replace(noise, epsilon=1e12) if not noise.delta else noise
+    norm = 2 if noise.delta else 1
+    for place, values in enumerate(([np.nan, np.nan], [1e9, -1e9], [0.0, 2.0], [100.0, 4.0])):
+        ages, doses = columns(1)
+        ages[0], doses[0] = values
+        whole = noisy_answer([ages, doses], counts(), GRID, still, key(place))
+        without = [column[1:] for column in (ages, doses)]
+        fewer = noisy_answer(without, counts() - np.array([1, 0, 0]), GRID, still, key(place))
+        cells = [*range(3, 5), *range(7, 15), *range(17, 19), *range(21, 29), *range(29, 32)]
+        missing = [2, 16]
+        moved = np.abs(whole - fewer)[[*missing, *cells]]
+        assert np.linalg.norm(moved, norm) <= noise.sensitivity + 1e-6, values
+
+
+@BOTH
+def test_what_all_answers_come_to_is_near_the_figures_of_all_data(noise: Noise) -> None:
+    nodes = [columns(node) for node in range(10)]
+    answers = [noisy_answer(node, counts(), GRID, noise, key(at)) for at, node in enumerate(nodes)]
+    assert not any(noisy_objection(answer, noise, 10) for answer in answers)
+    figures = Figures.of(noisy_totals(answers, GRID, FORM).tolist(), FORM)
+    spread = noise.scale * math.sqrt(2 * len(nodes))
+    for at, (low, high) in enumerate(GRID):
+        values = np.concatenate([node[at] for node in nodes])
+        present, column = np.clip(values[~np.isnan(values)], low, high), figures.columns[at]
+        half, tolerance = (high - low) / 2, 5 * spread / len(present)
+        assert column.count + column.missing == figures.examples == len(values)
+        assert abs(column.missing - np.isnan(values).sum()) < 5 * spread
+        assert column.mean == pytest.approx(present.mean(), abs=half * tolerance)
+        assert column.variance == pytest.approx(present.var(), abs=3 * half**2 * tolerance)
+        edges = np.linspace(low, high, FORM.bins + 1)
+        assert np.abs(np.array(column.cells) - np.histogram(present, edges)[0]).max() < 5 * spread
+        median = column.quantile(0.5)
+        assert median is not None
+        assert abs(median.value - np.median(present)) < (high - low) / FORM.bins
+    assert figures.labels == pytest.approx(counts() * len(nodes), abs=5 * spread)
+
+
+def test_numbers_that_cannot_be_are_refused() -> None:
+    noise = Noise(FORM, 2.0, 0.0)
+    good = noisy_answer(columns(1), counts(), GRID, noise, key(1))
+    for place, value, text in (
+        (0, 3, "3 examples; a whole number from 10"),
+        (1, 1e5, "100000 values and"),
+        (3, 1e6, "cannot come to"),
+        (6, 4.0, "a range, which this run asks nobody"),
+        (7, 0.5, "column 'age': numbers"),
+        (8, -1e6, "column 'age': numbers"),
+        (31, 1e6, "labels: numbers"),
+    ):
+        bad = good.copy()
+        bad[place] = value
+        assert text in noisy_objection(bad, noise, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"ranges": {}}, r"with epsilon, ranges needs \[low, high\] of 'first'"),
+        ({"epsilon": None, "delta": 1e-5}, "give epsilon, or leave them out"),
+        ({"epsilon": 0}, "greater than 0"),
+    ],
+)
+def test_noise_that_nobody_could_draw_is_refused(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(SpecError, match=text):
+        Statistics(OPTIONS | options)
+
+
+def test_a_run_with_noise_has_one_round_and_accounts_for_it(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"rounds\.count: .* with noise asks once; write 1"):
+        MethodRounds(spec_of("statistics", OPTIONS, rounds={"count": 2}), tmp_path / "two").round()
+    rounds = MethodRounds(spec_of("statistics", OPTIONS, **ONE), tmp_path / "run")
+    assert rounds.description.privacy is not None
+    assert (rounds.description.privacy.epsilon, rounds.description.privacy.rounds) == (2.0, 1)
+    assert "has spent epsilon = 2 (delta = 0) for each example of a node" in " ".join(rounds.description.notes)
+    done = rounds.round()
+    assert done.metrics["privacy/epsilon"] == (2.0, 1.0)
+    again = MethodRounds(spec_of("statistics", OPTIONS, **ONE), tmp_path / "again").round()
+    assert again.model_sha256 == done.model_sha256
+    assert [file.part.artifact.digest for file in again.state] != [file.part.artifact.digest for file in done.state]
+
+
+def test_noise_of_the_seed_is_the_same_again_and_no_privacy(tmp_path: Path) -> None:
+    spec = spec_of("statistics", OPTIONS | {"reproducible": True}, **ONE)
+    made = [MethodRounds(spec, tmp_path / name) for name in ("one", "two")]
+    first, second = (rounds.round() for rounds in made)
+    assert first.metrics.keys() >= {"privacy/simulated-epsilon"}
+    assert [file.part.artifact.digest for file in first.state] == [file.part.artifact.digest for file in second.state]
+    assert "so that it is not private" in " ".join(made[0].description.notes)
+
+
+def test_the_operator_says_what_may_be_spent(tmp_path: Path) -> None:
+    rounds = MethodRounds(spec_of("statistics", OPTIONS | {"labels": 2}, **ONE), tmp_path / "run")
+    allowed = TrainLimits(max_epsilon=2.0, label_counts="noisy")
+    for limits, before, text in (
+        (TrainLimits(min_k=10, label_counts="noisy"), 0, r"may spend .\[policy\] max_epsilon"),
+        (TrainLimits(max_epsilon=2.0), 0, "how many examples of each label"),
+        (TrainLimits(max_epsilon=1.9, label_counts="noisy"), 0, "would have spent epsilon = 2 .* 1.9 is allowed"),
+        (allowed, 1, "would have spent epsilon = 4 .*, after 1 before it"),
+    ):
+        with pytest.raises(PolicyError, match=text):
+            rounds.train("n0", limits=limits, private_before=before)
+    assert rounds.train("n0", limits=allowed).private
+    seeded = MethodRounds(spec_of("statistics", OPTIONS | {"reproducible": True}, **ONE), tmp_path / "seeded")
+    with pytest.raises(PolicyError, match="its noise is drawn from the run's seed"):
+        seeded.train("n0", limits=allowed)
+    assert not seeded.train("n0").private
