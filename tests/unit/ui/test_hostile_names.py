@@ -43,7 +43,7 @@ def hostile(recorder):
     recorder.store.add_run(RunRecord("three", f"of {MARKUP}", "rounds", text, 7, "queued", "", 202.0))
     recorder.store.start_run("three", recorder.NODES, 0, "[]", recorder.version("three", 0), 203.0)
     recorder.open("three", 1)
-    measured = {"evaluation/accuracy": [3.0, 4.0], "evaluation/alone/accuracy": [1.0, 4.0]}
+    measured: dict[str, object] = {"evaluation/accuracy": [3.0, 4.0], "evaluation/alone/accuracy": [1.0, 4.0]}
     measured |= {f"evaluation/{MARKUP}": [1.0, 2.0], "evaluation/auc": f"no value: {MARKUP}"}
     recorder.commit("three", 1, measured=measured, metrics={f"nodes/{MARKUP}": 0.5})
     recorder.store.add_event(EventRecord(5.0, "drill-joined", "one", "eve", detail={"attack": MARKUP, MARKUP: MARKUP}))
