@@ -117,8 +117,9 @@ class Address:
                 return
             if not new:
                 raise Conflict(
-                    f"there is no {MARK} at {self.url}, where this coordinator's models should be. If they are to move "
-                    "there, copy all that is at the address before; if they are lost, restore a backup in a new folder"
+                    f"there is no {MARK} at {self.url}, where this coordinator's models should be: is it mounted? "
+                    "If they are to move there, copy all that is at the address before; if they are lost, restore a "
+                    "backup in a new folder"
                 )
             if any(_DIGEST.fullmatch(name) for name in _sizes(system, f"{root}/{FOLDER}")):
                 raise Conflict(f"{self.url} holds models, and no {MARK} that says whose: name another prefix")

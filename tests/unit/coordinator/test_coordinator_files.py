@@ -11,7 +11,7 @@ from covey.coordinator.backup.artifacts_address import FILE, noted_address
 from covey.coordinator.backup.ownership import SETTING
 from covey.coordinator.config import CoordinatorConfig
 from covey.coordinator.files import open_files
-from covey.errors import Conflict
+from covey.errors import Conflict, Obstructed
 from covey.storage.files.address import Address
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.distant import DistantFiles
@@ -85,6 +85,10 @@ def test_a_coordinator_goes_on_at_its_own_address_only(tmp_path):
     assert noted.url == url
     (tmp_path / "there").rename(tmp_path / "moved")
     assert isinstance(started(home, moved), DistantFiles)
+    (tmp_path / "moved").rename(tmp_path / "away")
+    (tmp_path / "moved").write_bytes(b"no folder")
+    with pytest.raises((Conflict, Obstructed), match="moved"):
+        started(home, moved)
     (home / FILE).write_bytes(b"{}")
     with pytest.raises(Conflict, match=FILE):
         started(home, moved)

@@ -180,7 +180,7 @@ def test_an_address_that_is_away_is_an_obstacle_and_nothing_else(tmp_path, folde
 
 
 def test_an_address_has_one_owner(unclaimed):
-    with pytest.raises(Conflict, match="if they are lost, restore a backup"):
+    with pytest.raises(Conflict, match="is it mounted"):
         unclaimed.claim("record-1", new=False)
     unclaimed.claim("record-1", new=True)
     unclaimed.claim("record-1", new=False)
