@@ -31,6 +31,7 @@ from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.peers.models.exchange import ModelExchange
 from covey.node.services import NodeServices
+from covey.node.site_log.local_log import LocalLog
 from covey.node.site_log.site_log import SiteLog, log_name
 from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
@@ -54,36 +55,47 @@ def run_node(config: NodeConfig) -> int:
     os.umask(0o077)  # data, updates and keys are nobody else's
     stamina.instrumentation.set_on_retry_hooks([])  # the link says itself what it waits for
     try:
-        with held(config.data_dir, "node"):
-            return asyncio.run(_main(config))
+        with held(config.data_dir, "node"), LocalLog(config.data_dir) as local, heard_by(local.heard):
+            return _run(config, local)
+    except CoveyError as error:  # another daemon is at work here, whose log it is
+        return _cannot_run(error)
+
+
+def _run(config: NodeConfig, local: LocalLog) -> int:
+    try:
+        return asyncio.run(_main(config, local))
     except CoveyError as error:
-        log.error("the node cannot run", code=error.code, error=str(error))
-        return 1
+        return _cannot_run(error)
 
 
-async def _main(config: NodeConfig) -> int:
+def _cannot_run(error: CoveyError) -> int:
+    log.error("the node cannot run", code=error.code, error=str(error))
+    return 1
+
+
+async def _main(config: NodeConfig, local: LocalLog) -> int:
     allow_files()
     stop = asyncio.Event()
     with told_by_signals(stop.set):
-        return await _serve_and_measure(config, stop)
+        return await _serve_and_measure(config, local, stop)
 
 
-async def _serve_and_measure(config: NodeConfig, stop: asyncio.Event) -> int:
+async def _serve_and_measure(config: NodeConfig, local: LocalLog, stop: asyncio.Event) -> int:
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)
     async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
-        return await _until_stopped(config, metrics, stop)
+        return await _until_stopped(config, metrics, local, stop)
 
 
-async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio.Event) -> int:
+async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, local: LocalLog, stop: asyncio.Event) -> int:
     while True:
         identity = Identity.load(config.data_dir / IDENTITY_FOLDER)
         reason = identity.explain()
         if reason:
             raise IdentityError(reason)
         metrics.certificate_expiry.set(identity.expires_at)
-        code = await _serve(NodeDaemon(config, identity, metrics), config, identity, stop)
+        code = await _serve(NodeDaemon(config, identity, metrics, local), config, identity, stop)
         if code != RENEWED:
             return code
 
@@ -97,7 +109,9 @@ async def _serve(daemon: NodeDaemon, config: NodeConfig, identity: Identity, sto
 class NodeDaemon:
     """One node's process: its session, its worker, its files, and the actor that uses them."""
 
-    def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
+    def __init__(
+        self, config: NodeConfig, identity: Identity, metrics: NodeMetrics, local: LocalLog | None = None
+    ) -> None:
         self._config, self._identity, self._device = config, identity, config.device
         self._gpu_memory_bytes = 0
         self._peer_address = config.peers.address
@@ -121,7 +135,7 @@ class NodeDaemon:
         recorder = assignments_log(config.data_dir / EVENTS)
         ports = self._link, self._bulk, self._files, self._worker, self._store
         self._models = ModelExchange(identity, self._files, config.peers.listen)
-        self._site_log = SiteLog(self._link, config.policy.share_logs, config.scrubbed)
+        self._site_log = SiteLog(self._link, config.policy.share_logs, config.scrubbed, local=local)
         services = NodeServices(
             config, identity, *ports, metrics, recorder=recorder, site_log=self._site_log, models=self._models
         )

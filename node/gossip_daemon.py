@@ -21,13 +21,15 @@ from covey.node.membership.own_certificate import OwnCertificate
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.peers.roster import Member, Roster
+from covey.node.site_log.local_log import LocalLog
 from covey.signals import told_by_signals
 from covey.spec import GossipSpec
 from covey.storage.files.data_lock import held
-from covey.telemetry import configure_logging
+from covey.telemetry import configure_logging, heard_by
 from covey.wire.identities.identity import Identity
 from covey.wire.listeners.connections import allow_files
 from covey.wire.listeners.metrics_server import scrapable
+from covey.worker.client.output import OnOutput, unheard
 
 log = structlog.get_logger(room="gossip")
 MEASURE_S = 1.0
@@ -66,13 +68,27 @@ def run_gossip_node(config: GossipConfig) -> int:
     os.umask(0o077)  # data, models and keys are nobody else's
     try:
         with held(config.node.data_dir, "node"):
-            return asyncio.run(_main(config))
-    except CoveyError as error:
-        log.error("the node cannot run", code=error.code, error=str(error))
-        return 1
+            return _run(config)
+    except CoveyError as error:  # another daemon is at work here, whose log it is
+        return _cannot_run(error)
 
 
-async def _main(config: GossipConfig) -> int:
+def _run(config: GossipConfig) -> int:
+    run = config.spec.name
+    with LocalLog(config.node.data_dir, run) as local, heard_by(local.heard):
+        local.named(run, run)
+        try:
+            return asyncio.run(_main(config, local))
+        except CoveyError as error:
+            return _cannot_run(error)
+
+
+def _cannot_run(error: CoveyError) -> int:
+    log.error("the node cannot run", code=error.code, error=str(error))
+    return 1
+
+
+async def _main(config: GossipConfig, local: LocalLog) -> int:
     allow_files()
     stop = asyncio.Event()
     with told_by_signals(stop.set):
@@ -86,10 +102,12 @@ async def _main(config: GossipConfig) -> int:
         config.node.policy.check_participants(len(roster.members))
         allow_path = config.node.allows_paths(config.spec)
         require_possible(config.spec, sorted(roster.members), allow_path=allow_path)
-        return await _certified(config, identity, roster, stop)
+        return await _certified(config, identity, roster, local, stop)
 
 
-async def _certified(config: GossipConfig, identity: Identity, roster: Roster, stop: asyncio.Event) -> int:
+async def _certified(
+    config: GossipConfig, identity: Identity, roster: Roster, local: LocalLog, stop: asyncio.Event
+) -> int:
     """Take part with a certificate that may be issued again meanwhile, and can be asked for health and metrics."""
     folder, metrics = config.node.data_dir / IDENTITY_FOLDER, GossipMetrics()
 
@@ -98,7 +116,7 @@ async def _certified(config: GossipConfig, identity: Identity, roster: Roster, s
 
     certificate = OwnCertificate(folder, identity, shown)
     shown(identity)
-    daemon = GossipDaemon(config, certificate, roster, metrics)
+    daemon = GossipDaemon(config, certificate, roster, metrics, local.printed)
     services = {"peers": daemon.has_peers, "store": daemon.can_write}
     peers = PeersFile(config.peers, roster, daemon.meet)
     beside = [asyncio.create_task(work) for work in (certificate.keep(), peers.keep(), daemon.measure(), say_jumps())]
@@ -120,14 +138,20 @@ class GossipDaemon:
         certificate: Its keys and certificate.
         roster: Who takes part.
         metrics: Is shown how the node is.
+        on_output: Told what the worker prints.
     """
 
     def __init__(
-        self, config: GossipConfig, certificate: OwnCertificate, roster: Roster, metrics: GossipMetrics
+        self,
+        config: GossipConfig,
+        certificate: OwnCertificate,
+        roster: Roster,
+        metrics: GossipMetrics,
+        on_output: OnOutput = unheard,
     ) -> None:
         self._metrics, identity = metrics, certificate.newest
         restarts = metrics.worker_restarts
-        self._worker = worker_of(config.node, identity.name, config.node.data_dir, restarts.inc)
+        self._worker = worker_of(config.node, identity.name, config.node.data_dir, restarts.inc, on_output)
         terms = Terms(
             config.node,
             config.spec,

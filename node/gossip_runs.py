@@ -270,6 +270,7 @@ class GossipRuns:
         if digest := run.spec.model.digest:
             terms = replace(terms, bring=partial(self._given.bring, digest, order.model_bytes))
         if self._site_log is not None:
+            self._site_log.named(order.run, run.spec.full_name)
             self._site_log.began(order.run, 0, WORKER)
         log.info("this node takes part in a gossip run", run=order.run, name=run.spec.name, nodes=len(order.members))
         part = run.part = GossipPart(terms, self._identity, run.roster, self._worker)

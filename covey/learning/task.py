@@ -205,7 +205,7 @@ class Task(Pluggable):
             raise TaskError(f"batches are {what}, and not pairs (x, y): give the task a `loss` of its own")
         x, y = batch
         logits = model(x)
-        return LossOutput(functional.cross_entropy(logits, y), len(y), logits, y)
+        return LossOutput(_cross_entropy(logits, y), len(y), logits, y)
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Stat]:
         """Metrics of a batch; by default the loss, and the accuracy where `loss` gives logits and targets."""
@@ -322,6 +322,28 @@ def load_task(section: TaskSection, *, allow_path: bool = False) -> Task:
     """
     with task_errors(f"task {section.name!r}"):
         return TASKS.make(section.name, section.options, allow_path=allow_path)
+
+
+def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    try:
+        return functional.cross_entropy(logits, y)
+    except (IndexError, RuntimeError, ValueError) as error:
+        if advice := _labels_advice(logits, y):
+            raise TaskError(f"the cross entropy of model(x) and y: {error}; {advice}") from error
+        raise
+
+
+def _labels_advice(logits: Tensor, y: Tensor) -> str:
+    """What to do about labels of which there is no cross entropy; empty: it is something else."""
+    if logits.is_cuda or not isinstance(y, Tensor):
+        return ""  # a device that has failed answers nothing more
+    if logits.dim() != 2 or y.dim() != 1 or len(y) != len(logits):
+        shapes = f"model(x) is {tuple(logits.shape)}, and y is {tuple(y.shape)}"
+        return f"{shapes}: labels are a vector [n], and model(x) has a score a class [n, classes]"
+    if y.is_floating_point():
+        return f"labels are {y.dtype}: make them whole numbers (y.long()), or give the task a `loss` of its own"
+    low, high, classes = int(y.min()), int(y.max()), logits.shape[1]
+    return f"labels go from {low} to {high}, and the model has {classes} outputs: labels are 0 to {classes - 1}"
 
 
 def central_data_of(task: Task, data: NodeData) -> Dataset[Any] | None:

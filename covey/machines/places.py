@@ -111,10 +111,11 @@ class Places:
         places back if they are not among the first; so do those that work, if it takes fewer runs than before. Returns
         those that did.
         """
-        held = [want for want in self._in_order(self._wants.values()) if node in self._holds[want.run]]
+        waiting = self.waiting & self._wants.keys()
+        has_work = self.aside - waiting  # and goes on with that, whoever has its place
+        held = [w for w in self._in_order(self._wants.values()) if node in self._holds[w.run] and w.run not in has_work]
         for want in held:
             self._holds[want.run].discard(node)
-        waiting = self.waiting & self._wants.keys()
         self.aside |= waiting
         self._away.pop(node, None)
         self._rooms[node] = room
@@ -289,7 +290,7 @@ class Places:
         """Why there is no place on the coordinator, or in the run's study."""
         others = [each for each in (*self._with_places(idle), *chosen) if each.run != want.run]
         if self.max_runs and len(others) >= self.max_runs:
-            return f"waits for a place on the coordinator: {len(others)} of {self.max_runs} runs"
+            return no_place(len(others), self.max_runs)
         most, same = self.study_runs.get(want.study, 0), sum(each.study == want.study for each in others)
         return f"waits for a place in the study {want.study!r}: {same} of {most} runs" if most and same >= most else ""
 
@@ -331,6 +332,11 @@ class Places:
     @staticmethod
     def _in_order(wants: Iterable[Want]) -> list[Want]:
         return sorted(wants, key=lambda want: want.order)
+
+
+def no_place(taken: int, most: int) -> str:
+    """That the coordinator has no place for a run."""
+    return f"waits for a place on the coordinator: {taken} of {most} runs"
 
 
 def _gib(count: int) -> str:

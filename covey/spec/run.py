@@ -81,6 +81,11 @@ class RunSpec(Section, ABC):
         return {key: name for key, name in named.items() if ":" in name}
 
     @property
+    def full_name(self) -> str:
+        """Its name; of a run of a study STUDY/NAME."""
+        return f"{self.study}/{self.name}" if self.study else self.name
+
+    @property
     @abstractmethod
     def rounds_in_all(self) -> int:
         """How many rounds, or updates (`facts.unit`), a run has, and a schedule or a budget is spread over."""

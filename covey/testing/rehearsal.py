@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import tempfile
 import traceback
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+import covey
 from covey.errors import CoveyError
 from covey.metrics import Metrics, counted, missing, ratios
 from covey.plugins import by_path
@@ -98,14 +100,29 @@ def shown(spec: RunSpec, paths: Mapping[str, str], say: Callable[[Finding], obje
                 say(finding)
         except CoveyError as error:
             if error.__cause__ is not None:
-                traceback.print_exception(error.__cause__)
+                _show(error.__cause__)
             say(Finding("task", False, str(error) + _advice(error.__cause__, paths)))
             return False
     return well
 
 
+ABSTRACT = re.compile(r"abstract methods? '?(\w+)")
+"""As Python says it of a class that has not all that it must have."""
+
+
+def _show(error: BaseException) -> None:
+    """Its traceback, from where code is that is neither Covey's nor installed; without such code words say it all."""
+    own, at = (str(Path(covey.__file__).parent), sys.prefix, sys.base_prefix, "<frozen"), error.__traceback__
+    while at is not None and at.tb_frame.f_code.co_filename.startswith(own):
+        at = at.tb_next
+    if at is not None or isinstance(error, SyntaxError):
+        traceback.print_exception(type(error), error, at)
+
+
 def _advice(error: BaseException | None, paths: Mapping[str, str]) -> str:
-    """What to add to the command, where the task looked for a path that nobody gave; empty: it was something else."""
+    """What to add to the task, or to the command, where that is known; empty: it is something else."""
+    if isinstance(error, TypeError) and (lacks := ABSTRACT.search(str(error))):
+        return f"; write `def {lacks[1]}(self, ...)` in it"
     if not isinstance(error, KeyError) or error.args[0] in paths:
         return ""
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""

@@ -65,6 +65,11 @@ class Conversation:
         if (site_log := self.services.site_log) is not None:
             site_log.began(self.assignment.run, self.assignment.round)
 
+    def named(self, name: str) -> None:
+        """What people call the run."""
+        if (site_log := self.services.site_log) is not None:
+            site_log.named(self.assignment.run, name)
+
     def advanced(self, stage: Stage, update: str) -> None:
         """The work has come further, or must go back."""
         self._stage = stage

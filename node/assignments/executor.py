@@ -43,6 +43,7 @@ class Executor:
         talk.began()
         try:
             spec = parse_json(talk.assignment.spec)
+            talk.named(spec.full_name)
             self._check(talk, spec)
             await talk.passed(lambda: self._work(talk, spec))
         except CoveyError as error:

@@ -1,1 +1,1 @@
-"""What a node shares of its log, with its operator's consent: gathered, scrubbed, bounded, sent beside the work."""
+"""A node's log: all of it in bounded files here, and what its operator shares: gathered, scrubbed, bounded, sent."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from covey import messages as msg
+from covey.node.site_log.works import Work
 from covey.texts import printable
 from covey.wire.listeners.buckets import Bucket
 
@@ -31,15 +31,6 @@ MAX_RUNS = 64
 """For so many runs it is remembered that they were told what is shared."""
 
 
-@dataclass
-class _Work:
-    """What a worker works for, and the line that it has not ended."""
-
-    run: str
-    round: int
-    unfinished: bytes = b""
-
-
 class Gathering:
     """The lines of one node.
 
@@ -52,7 +43,7 @@ class Gathering:
     def __init__(self, sharing: Sharing, scrub: Callable[[str], str], now: float) -> None:
         self._sharing, self._scrub = sharing, scrub
         self._room = Bucket(AT_ONCE, PER_S, AT_ONCE, now)
-        self._works: dict[str, _Work] = {}
+        self._works: dict[str, Work] = {}
         self._told: dict[str, None] = {}
         self._untold: dict[str, None] = {}
         self._recent: deque[tuple[str, msg.SiteLogLine]] = deque(maxlen=RECENT_LINES)
@@ -62,7 +53,7 @@ class Gathering:
 
     def began(self, run: str, number: int, worker: str = "") -> None:
         """One of the node's workers works for a round of a run now."""
-        self._works[worker] = _Work(run, number)
+        self._works[worker] = Work(run, number)
         if run not in self._told:
             self._told[run] = self._untold[run] = None
             if len(self._told) > MAX_RUNS:
@@ -79,11 +70,8 @@ class Gathering:
         work = self._works.get(worker)
         if self._sharing == "none" or work is None:
             return
-        *lines, rest = (work.unfinished + data).split(b"\n")
-        work.unfinished = rest[: 4 * MAX_LINE]
-        for raw in lines[-WAITING_LINES:]:
-            if text := raw.decode(errors="replace").rstrip():
-                self._take(work.run, self._line(at, work.round, "output", text))
+        for text in work.lines(data):
+            self._take(work.run, self._line(at, work.round, "output", text))
 
     def logged(self, run: str, number: int, text: str, at: float) -> None:
         """The node's own log says something of a run."""

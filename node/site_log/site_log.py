@@ -1,4 +1,4 @@
-"""What a node shares of its log, sent beside its work: the clock and the link around `Gathering`."""
+"""A node's log: what it shares is sent beside its work (the clock and the link around `Gathering`); all stays here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from covey.errors import CoveyError, NoPart, PolicyError, WorkerError
 from covey.node.ports import Link
 from covey.node.site_log.gathering import Gathering, Sharing
+from covey.node.site_log.local_log import LocalLog, in_words
 
 EVERY_S = 1.0
 """How often what was gathered is sent."""
-_OWN = frozenset({"event", "timestamp", "level", "room", "run", "round", "exception"})
 
 
 def log_name(node: str, sharing: Sharing) -> str:
@@ -30,17 +30,30 @@ class SiteLog:
         sharing: What the operator shares.
         scrub: What is done to each text before it leaves.
         now: Unix time in seconds: what lines are dated by.
+        local: Where all of it stays; None: nowhere. The node's own log events it hears by itself.
     """
 
     def __init__(
-        self, link: Link, sharing: Sharing, scrub: Callable[[str], str], now: Callable[[], float] = time.time
+        self,
+        link: Link,
+        sharing: Sharing,
+        scrub: Callable[[str], str],
+        now: Callable[[], float] = time.time,
+        local: LocalLog | None = None,
     ) -> None:
-        self._link, self._now, self._loop = link, now, asyncio.get_running_loop()
+        self._link, self._now, self._loop, self._local = link, now, asyncio.get_running_loop(), local
         self._gathering = Gathering(sharing, scrub, time.monotonic())
 
     def began(self, run: str, number: int, worker: str = "") -> None:
         """One of the node's workers works for a round of a run now."""
         self._gathering.began(run, number, worker)
+        if self._local is not None:
+            self._local.began(run, number, worker)
+
+    def named(self, run: str, name: str) -> None:
+        """What people call a run; the coordinator knows."""
+        if self._local is not None:
+            self._local.named(run, name)
 
     def connected(self) -> None:
         """A session began."""
@@ -49,14 +62,15 @@ class SiteLog:
     def printed(self, data: bytes, worker: str = "") -> None:
         """A worker printed something."""
         self._gathering.printed(data, self._now(), worker)
+        if self._local is not None:
+            self._local.printed(data, worker)
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """The node logs something; in any thread."""
         run, number = event.get("run"), event.get("round")
         if not isinstance(run, str):
             return
-        values = "".join(f" {key}={value}" for key, value in event.items() if key not in _OWN)
-        lines = [f"{event.get('event')}{values}", *str(event.get("exception", "")).splitlines()]
+        lines = [in_words(event), *str(event.get("exception", "")).splitlines()]
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._logged, run, number if isinstance(number, int) else 0, lines)
 
@@ -70,6 +84,8 @@ class SiteLog:
             traceback = error.traceback if isinstance(error, WorkerError) else ""
             text = f"{phase} failed: {error.code}: {error}"
             self._gathering.failed(run, number, text, traceback, self._now())
+            if self._local is not None:
+                self._local.failed(run, number, text, traceback)
 
     def send(self) -> None:
         """Send what was gathered, if it can be sent now."""

@@ -10,11 +10,13 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
 import covey
 from covey.client import connect
+from covey.errors import CoveyError
 from covey.testing.federation import Federation
 from tests.integration.specs import async_spec, spec
 
@@ -25,7 +27,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from covey.errors import PolicyError
 from covey.learning.task import NodeData, Task
+from covey.outgoing.filters import OutgoingFilter
 
 
 class Line(Task):
@@ -36,6 +40,13 @@ class Line(Task):
         if data.options.get("broken"):
             raise ValueError("the column 'age' is missing")
         return TensorDataset(torch.ones(8, 4), torch.zeros(8, dtype=torch.long))
+
+
+class NotSecret(OutgoingFilter):
+    def tensors(self, tensors, leaving):
+        if leaving.run == "secret":
+            raise PolicyError("this site has no part in secrets")
+        return tensors
 
 
 class Broken(Line):
@@ -169,3 +180,67 @@ def test_what_came_to_nothing_at_the_end_of_an_asynchronous_run_says_why(federat
     open_ones = [r for r in federation.rounds(run) if r["state"] == "failed"]
     assert all(r["reason"] == "not needed any more: the run is completed" for r in open_ones if not r["declined"])
     assert "failed" not in federation.cli("round", "list", run, "--data-dir", federation.coordinator_dir)
+
+
+def test_rules_of_sites_are_kept_and_their_reasons_are_seen_from_the_centre(federation):
+    """n0 has filters; n1's hours begin, and n2's end, in a while: by a clock of their own, to the second."""
+    for index in range(3):
+        federation.stop_node(index)
+    turn = int(time.time()) + 45
+    clock = {"TZ": f"SITE{_offset(43_200 - turn % 86_400)}"}  # there it is noon then
+    rules = [
+        'outgoing = [{ name = "clip-norm", options = { most = 0.001 } }, { name = "site_tasks:NotSecret" }]',
+        'hours = "12:00-18:00"\nmin_participants = 3',
+        'hours = "06:00-12:00"',
+    ]
+    night = federation.submit(_quiet("night", min_nodes=3, count=2))
+    for index, text in enumerate(rules):
+        settings = f'[policy]\nallow_paths = ["site_tasks:Line"]\n{text}\n'
+        (federation.node_dir(index) / "node.toml").write_text(settings)
+        federation.start_node(index, env=clock)
+    federation.until(lambda: "n1" in _declined(federation, night, 1), 60, "n1 has not declined")
+    closed = "outside this node's hours (12:00-18:00 local time)"
+    assert _declined(federation, night, 1) == {"n1": f"not-now: {closed}"}
+    secret = federation.submit(_quiet("secret", min_nodes=1, count=1))
+    clipped = federation.submit(_quiet("clipped", min_nodes=1, count=1))
+    federation.wait(clipped)
+    refused = (
+        "declined: this site's outgoing filter 'site_tasks:NotSecret' lets part 'model' not pass: this site has no part"
+    )
+    assert _declined(federation, secret, 1)["n0"].startswith(refused)
+    assert "n0" not in _declined(federation, clipped, 1)
+    shown = federation.cli("run", "show", clipped, "--data-dir", federation.coordinator_dir)
+    assert "from here on its updates pass this site's outgoing filter clip-norm" in shown
+    # The hours turn: what n1 declined it is asked for again, and n2 takes no part in the next round.
+    federation.until(lambda: "n2" in _declined(federation, night, 2), 150, "the hours have not turned")
+    updates = federation.admin.round(night, 1)["updates"]
+    assert {update["node"]: update["verdict"] for update in updates} == dict.fromkeys(federation.names, "accepted")
+    assert _declined(federation, night, 2)["n2"] == "not-now: outside this node's hours (06:00-12:00 local time)"
+    federation.admin.stop_run(night)
+    federation.stop_node(2)
+    few = federation.submit(_quiet("few", min_nodes=1, count=1, policy="participants = 2"))
+    federation.wait(few)
+    told = "2 nodes take part; this node's operator wants 3 ([policy] min_participants in node.toml)"
+    assert _declined(federation, few, 1)["n1"] == f"not-now: {told}"
+    # What its operator sees of it, on the node's own machine.
+    logged = federation.cli("node", "logs", "--data-dir", federation.node_dir(1), "--run", "few", "--level", "warning")
+    assert f"assignment declined code=not-now reason={told}" in logged
+
+
+def _quiet(name, min_nodes, count, policy=""):
+    return spec(name, task="site_tasks:Line", rounds=count, min_nodes=min_nodes, policy=policy, extra=LOCAL)
+
+
+def _offset(seconds):
+    """What a POSIX time zone has behind its name, where local time is UTC plus so many seconds."""
+    sign, seconds = ("-", seconds) if seconds >= 0 else ("+", -seconds)
+    return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _declined(federation, run, number):
+    """Why nodes declined a round, by node; there may be none yet."""
+    try:
+        updates = federation.admin.round(run, number)["updates"]
+    except CoveyError:
+        return {}
+    return {update["node"]: update["reason"] for update in updates if update["verdict"] == "declined"}

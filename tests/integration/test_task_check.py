@@ -62,21 +62,11 @@ def test_init_overwrites_nothing_and_wants_a_name_of_a_module(tumours: Path) -> 
     assert not (tumours.parent / "other").exists()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ("nn.Linear(FEATURES,", "nn.Linear(FEATURES + 1,", "RuntimeError"),
-        ('data.paths["table"]', 'data.paths["tabel"]', "--data tabel=FILE"),
-        ("FEATURES = 4", "FEATURES = four", "NameError"),
-        ("return TensorDataset(x[kept], y[kept])", "return 1", "train_data"),
-    ],
-    ids=["shape", "path", "import", "type"],
-)
-def test_what_the_task_raises_is_shown_with_its_place(tumours: Path, old: str, new: str, told: str) -> None:
-    edit(tumours, old, new)
+def test_what_the_task_raises_is_shown_with_its_place(tumours: Path) -> None:
+    edit(tumours, 'data.paths["table"]', 'data.paths["tabel"]')
     done = covey(tumours, "task", "check", "tumours:Tumours", "--data", "table=tumours.csv")
     assert done.returncode == 1
-    assert told in done.stderr + done.stdout
+    assert "--data tabel=FILE" in done.stderr + done.stdout
     assert done.stdout.splitlines()[-1].startswith("FAIL")
 
 
@@ -112,7 +102,7 @@ def test_options_are_given_and_checked(tmp_path: Path) -> None:
     for arguments, told in (
         ((), "name the task"),
         (("digits", "--option", "hidden"), "write KEY=VALUE"),
-        (("digits", "--data", "table"), "write NAME=PATH"),
+        (("digits", "--data", "table"), "--data 'table': write NAME=PATH"),
     ):
         refused = covey(tmp_path, "task", "check", *arguments)
         assert (refused.returncode, told in refused.stderr) == (2, True)

@@ -19,7 +19,7 @@ from covey.coordinator.studies import Studies, study_of
 from covey.driver.ending import end
 from covey.errors import CoveyError, Fenced
 from covey.layout import Layout
-from covey.machines.places import Want
+from covey.machines.places import Want, no_place
 from covey.storage.record.contract import RunRecord
 
 MOST_RUNS = 16
@@ -111,8 +111,8 @@ class Scheduler:
         """How many more runs may be taken up, and why no more: one that does nothing keeps no place from others."""
         working, taken = self._places.working, len(self._tasks)
         if (most := MOST_RUNS - taken) < self._max_runs - working:
-            return (most, f"waits for a place on the coordinator: {taken} of {MOST_RUNS} runs, idle ones too")
-        return self._max_runs - working, f"waits for a place on the coordinator: {working} of {self._max_runs} runs"
+            return most, f"{no_place(taken, MOST_RUNS)}, idle ones too"
+        return self._max_runs - working, no_place(working, self._max_runs)
 
     @property
     def _is_due(self) -> bool:

@@ -1,4 +1,4 @@
-"""`covey node`: be a node (join, check, start, leave), and look after nodes (list, show, evict)."""
+"""`covey node`: be a node (join, check, start, logs, leave), and look after nodes (list, show, evict)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from covey.cli.commands.logs.node_logs import node_logs
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import EVENT_FIELDS, NODE_FIELDS, plain, plain_list
@@ -216,6 +217,8 @@ def _join_when_new(data_dir: Path, source: Path, authority: Path | None, log_for
     with interrupted_by_signals():  # it may wait long, and as a container's first process it has no default handlers
         join_when_new(data_dir, source, authority)
 
+
+node.add_command(node_logs)
 
 _GROUP = ("attack_options", "attack_group", "attack_members")
 

@@ -69,11 +69,11 @@ class Address(click.ParamType[str]):
         return text
 
 
-def named_paths(texts: Sequence[str]) -> dict[str, str]:
-    """What `--path NAME=PATH` says, given any number of times."""
+def named_paths(texts: Sequence[str], option: str = "--path") -> dict[str, str]:
+    """What `--path NAME=PATH`, or another option, says, given any number of times."""
     pairs = [text.partition("=") for text in texts]
     if wrong := [text for text, (name, _, path) in zip(texts, pairs, strict=True) if not (name and path)]:
-        raise click.UsageError(f"--path {wrong[0]!r}: write NAME=PATH")
+        raise click.UsageError(f"{option} {wrong[0]!r}: write NAME=PATH")
     return {name: path for name, _, path in pairs}
 
 

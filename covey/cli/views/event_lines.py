@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -11,6 +11,9 @@ from covey.cli.views.listing import safe_text
 from covey.cli.views.times import when
 from covey.client.reading.site_log import SiteLine
 from covey.client.values import Event, LogLine
+
+if TYPE_CHECKING:
+    from covey.node.site_log.reading import LocalLine
 
 
 def event_lines(events: Iterable[Event]) -> Text:
@@ -37,6 +40,24 @@ def site_lines(lines: Iterable[SiteLine]) -> Text:
         )
         for line in lines
     )
+
+
+def local_lines(lines: Iterable[LocalLine], *, is_about_one: bool) -> Text:
+    """One line for each line of a node's own log; those of a traceback as they are.
+
+    Args:
+        lines: The lines.
+        is_about_one: Whether all are about one run, which need not be said then.
+    """
+    return Text("\n").join(safe_text(_local(line, "" if is_about_one else line.run)) for line in lines)
+
+
+def _local(line: LocalLine, run: str) -> str:
+    if line.kind == "traceback":
+        return f"    {line.text}"
+    level = line.level if line.level in ("warning", "error") and line.kind == "node" else ""
+    of = f"run {run}" if run else "", f"round {line.round}" if line.round else "", line.kind, level, line.text
+    return "  ".join(filter(None, [when(line.at), *of]))
 
 
 def _event(item: Event) -> Text:

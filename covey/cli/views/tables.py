@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
-from covey.cli.views.event_lines import event_lines, log_lines, site_lines
+from covey.cli.views.event_lines import event_lines, local_lines, log_lines, site_lines
 from covey.cli.views.listing import Column, console, listing, pairs, safe_lines, safe_text, show, table
 from covey.cli.views.node_tables import admin_table, node_details, node_table, study_facts, study_table, token_table
 from covey.cli.views.times import when
@@ -26,6 +26,7 @@ __all__ = [
     "console",
     "counts_line",
     "event_lines",
+    "local_lines",
     "log_lines",
     "node_details",
     "node_table",

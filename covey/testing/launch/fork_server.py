@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -50,6 +51,7 @@ def become(order: Order) -> Callable[[], object]:
     os.chdir(order.folder)
     os.environ.clear()
     os.environ.update(order.env)
+    time.tzset()  # it has read the environment before
     paths = order.env.get("PYTHONPATH", "").split(os.pathsep)
     if further := [path for path in paths if path and path not in sys.path]:
         sys.path[:0] = further

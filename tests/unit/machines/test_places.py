@@ -257,6 +257,16 @@ def test_one_whose_place_was_lent_stands_aside_until_there_is_one_for_it(places)
     assert (places.aside, places.lacking("hangs")) == (set(), "")
 
 
+def test_one_that_stands_aside_with_work_on_a_node_goes_on_with_it_when_the_node_comes_back(places):
+    places.joined("n1", Room(1))
+    places.enter(want("silent"))
+    places.idle = frozenset({"silent"})
+    places.enter(want("next"))
+    places.left("n1")
+    assert places.joined("n1", Room(1)) == frozenset()
+    assert (places.aside, places.admits("silent", "n1"), places.admits("next", "n1")) == ({"silent"}, True, True)
+
+
 def test_one_that_still_hangs_has_its_places_back_only_where_nobody_else_takes_them(places):
     places.max_runs = 1
     places.enter(want("hangs"))

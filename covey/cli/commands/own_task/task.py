@@ -48,7 +48,7 @@ def check(
     NAME is an installed task, or package.module:Class from here. There are no daemons, and what the task's code raises
     is shown as Python shows it. Exit code 1 if anything fails.
     """
-    question = {"spec": _spec(name, options, spec), "paths": named_paths(paths), "json": as_json}
+    question = {"spec": _spec(name, options, spec), "paths": named_paths(paths, "--data"), "json": as_json}
     command = [sys.executable, "-P", "-m", "covey.testing.rehearsal", json.dumps(question)]
     ctx.exit(subprocess.run(command, check=False).returncode)
 

@@ -26,7 +26,7 @@ def woken():
 def desk(world, tmp_path, woken):
     (tmp_path / "studies.toml").write_text(BRAIN)
     world.studies = Studies(tmp_path / "studies.toml")
-    access = Access(world.members, world.studies, world.record, world.now if hasattr(world, "now") else lambda: 1000.0)
+    access = Access(world.members, world.studies, world.record, lambda: 1000.0)
     return StudyEdits(access, world.store, world.studies, lambda: woken.append(1), lambda: 1000.0)
 
 
@@ -101,3 +101,16 @@ async def test_a_file_that_was_made_wrong_by_hand_is_not_written_over(desk, root
 async def test_two_admins_at_once_lose_nothing_of_each_other(desk, root):
     await asyncio.gather(*(desk.edit(asked(members=[f"m{number}"]), root) for number in range(5)))
     assert set(desk.studies.now()["brain"].members) == {"bob", *(f"m{number}" for number in range(5))}
+
+
+async def test_an_auditor_sees_them_and_changes_nothing_and_a_studys_own_admin_does_neither(desk, world, identity):
+    auditor, alice = (
+        certified(world, identity(name, role)) for name, role in (("eve", "auditor"), ("alice", "member"))
+    )
+    assert [study.name for study in (await desk.listed(pb.ListStudiesRequest(), auditor)).studies] == ["brain"]
+    for caller in (auditor, alice):
+        with pytest.raises(IdentityError, match="needs role admin"):
+            await desk.edit(asked(members=["mallory"]), caller)
+    with pytest.raises(IdentityError, match="needs role admin"):
+        await desk.listed(pb.ListStudiesRequest(), alice)
+    assert desk.studies.roles_of("mallory") == {}
