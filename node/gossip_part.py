@@ -345,6 +345,7 @@ class GossipPart:
             pause_s=terms.node.peers.pause_s,
             most=TOKEN if protocol_of(terms.spec.gossip, allow_path=True).weighs == "receiver" else 0,
             quota=self._quota(home, actor, body_bytes),
+            account=lambda: actor.executor.ledger,
         )
 
 

@@ -26,7 +26,7 @@ from covey.protos import tensors_pb2 as covey_dot_protos_dot_tensors__pb2
 from covey.protos import coordinator_pb2 as covey_dot_protos_dot_coordinator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ovey/protos/peer.proto\x12\x08\x63ovey.v1\x1a\x1a\x63ovey/protos/tensors.proto\x1a\x1e\x63ovey/protos/coordinator.proto\"\xdf\x04\n\x0bPeerMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.covey.v1.PeerHelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.covey.v1.PeerProgressH\x00\x12%\n\x05offer\x18\x03 \x01(\x0b\x32\x14.covey.v1.BatchOfferH\x00\x12%\n\x05grant\x18\x04 \x01(\x0b\x32\x14.covey.v1.BatchGrantH\x00\x12\x33\n\x0c\x61\x63knowledged\x18\x05 \x01(\x0b\x32\x1b.covey.v1.BatchAcknowledgedH\x00\x12)\n\x07refused\x18\x06 \x01(\x0b\x32\x16.covey.v1.BatchRefusedH\x00\x12%\n\x04left\x18\x07 \x01(\x0b\x32\x15.covey.v1.PeerHasLeftH\x00\x12,\n\x08\x65viction\x18\x08 \x01(\x0b\x32\x18.covey.v1.SignedEvictionH\x00\x12(\n\x07goodbye\x18\t \x01(\x0b\x32\x15.covey.v1.PeerGoodbyeH\x00\x12)\n\nhalf_asked\x18\n \x01(\x0b\x32\x13.covey.v1.HalfAskedH\x00\x12.\n\nstatements\x18\x0b \x01(\x0b\x32\x18.covey.v1.PeerStatementsH\x00\x12\"\n\x04ways\x18\x0c \x01(\x0b\x32\x12.covey.v1.PeerWaysH\x00\x12$\n\x05order\x18\r \x01(\x0b\x32\x13.covey.v1.PeerOrderH\x00\x12$\n\x05proof\x18\x0e \x01(\x0b\x32\x13.covey.v1.MassProofH\x00\x42\x06\n\x04kind\"s\n\tPeerHello\x12\x0c\n\x04wire\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\r\x12\x15\n\rspecification\x18\x05 \x01(\t\x12\x0e\n\x06minted\x18\x06 \x01(\x04\"|\n\x0cPeerProgress\x12\x0c\n\x04step\x18\x01 \x01(\x12\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\x12\x13\n\x0bis_finished\x18\x05 \x01(\x08\x12\x10\n\x08\x66\x61rewell\x18\x06 \x01(\r\"\x90\x01\n\nBatchOffer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05units\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12 \n\x04\x62ody\x18\x04 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12#\n\x05given\x18\x06 \x01(\x0b\x32\x14.covey.v1.SignedMass\"G\n\nSignedMass\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"{\n\x0ePeerStatements\x12\"\n\x04gave\x18\x01 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12!\n\x03had\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12\"\n\x04took\x18\x03 \x01(\x0b\x32\x14.covey.v1.SignedMass\"X\n\tMassProof\x12$\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\"+\n\x08PeerWays\x12\x1f\n\x04ways\x18\x01 \x03(\x0b\x32\x11.covey.v1.PeerWay\"@\n\x07PeerWay\x12\n\n\x02to\x18\x01 \x01(\t\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01\x12\x14\n\x0cround_trip_s\x18\x03 \x01(\x01\"(\n\tPeerOrder\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\r\n\x05nodes\x18\x02 \x03(\t\">\n\nBatchGrant\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"H\n\x11\x42\x61tchAcknowledged\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x03had\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\">\n\x0c\x42\x61tchRefused\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1e\n\x0bPeerHasLeft\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\"\x0b\n\tHalfAsked\"K\n\x0eSignedEviction\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x0f\n\rNewestRequest\">\n\x0bNewestReply\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04step\x18\x02 \x01(\x04\"c\n\rChunksRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x11\n\tstatement\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x1d\n\x0bNotifyReply\x12\x0e\n\x06is_new\x18\x01 \x01(\x08\"+\n\x0bPeerGoodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x08PeerBeat\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x65\x63ho\x18\x02 \x01(\x04\x12\x13\n\x0b\x65\x63ho_age_us\x18\x03 \x01(\x04\x32\x88\x03\n\x04Peer\x12\x38\n\x04Link\x12\x15.covey.v1.PeerMessage\x1a\x15.covey.v1.PeerMessage(\x01\x30\x01\x12\x32\n\x04\x42\x65\x61t\x12\x12.covey.v1.PeerBeat\x1a\x12.covey.v1.PeerBeat(\x01\x30\x01\x12\x30\n\x04Push\x12\x0f.covey.v1.Chunk\x1a\x15.covey.v1.UploadReply(\x01\x12\x35\n\x05\x46\x65tch\x12\x19.covey.v1.DownloadRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x38\n\x06Newest\x12\x17.covey.v1.NewestRequest\x1a\x15.covey.v1.NewestReply\x12\x34\n\x06\x43hunks\x12\x17.covey.v1.ChunksRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x39\n\x06Notify\x12\x18.covey.v1.SignedEviction\x1a\x15.covey.v1.NotifyReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ovey/protos/peer.proto\x12\x08\x63ovey.v1\x1a\x1a\x63ovey/protos/tensors.proto\x1a\x1e\x63ovey/protos/coordinator.proto\"\x89\x05\n\x0bPeerMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.covey.v1.PeerHelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.covey.v1.PeerProgressH\x00\x12%\n\x05offer\x18\x03 \x01(\x0b\x32\x14.covey.v1.BatchOfferH\x00\x12%\n\x05grant\x18\x04 \x01(\x0b\x32\x14.covey.v1.BatchGrantH\x00\x12\x33\n\x0c\x61\x63knowledged\x18\x05 \x01(\x0b\x32\x1b.covey.v1.BatchAcknowledgedH\x00\x12)\n\x07refused\x18\x06 \x01(\x0b\x32\x16.covey.v1.BatchRefusedH\x00\x12%\n\x04left\x18\x07 \x01(\x0b\x32\x15.covey.v1.PeerHasLeftH\x00\x12,\n\x08\x65viction\x18\x08 \x01(\x0b\x32\x18.covey.v1.SignedEvictionH\x00\x12(\n\x07goodbye\x18\t \x01(\x0b\x32\x15.covey.v1.PeerGoodbyeH\x00\x12)\n\nhalf_asked\x18\n \x01(\x0b\x32\x13.covey.v1.HalfAskedH\x00\x12.\n\nstatements\x18\x0b \x01(\x0b\x32\x18.covey.v1.PeerStatementsH\x00\x12\"\n\x04ways\x18\x0c \x01(\x0b\x32\x12.covey.v1.PeerWaysH\x00\x12$\n\x05order\x18\r \x01(\x0b\x32\x13.covey.v1.PeerOrderH\x00\x12$\n\x05proof\x18\x0e \x01(\x0b\x32\x13.covey.v1.MassProofH\x00\x12(\n\x08\x66\x61rewell\x18\x0f \x01(\x0b\x32\x14.covey.v1.SignedMassH\x00\x42\x06\n\x04kind\"s\n\tPeerHello\x12\x0c\n\x04wire\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\r\x12\x15\n\rspecification\x18\x05 \x01(\t\x12\x0e\n\x06minted\x18\x06 \x01(\x04\"|\n\x0cPeerProgress\x12\x0c\n\x04step\x18\x01 \x01(\x12\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\x12\x13\n\x0bis_finished\x18\x05 \x01(\x08\x12\x10\n\x08\x66\x61rewell\x18\x06 \x01(\r\"\x90\x01\n\nBatchOffer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05units\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12 \n\x04\x62ody\x18\x04 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12#\n\x05given\x18\x06 \x01(\x0b\x32\x14.covey.v1.SignedMass\"G\n\nSignedMass\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"{\n\x0ePeerStatements\x12\"\n\x04gave\x18\x01 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12!\n\x03had\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12\"\n\x04took\x18\x03 \x01(\x0b\x32\x14.covey.v1.SignedMass\"X\n\tMassProof\x12$\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\"+\n\x08PeerWays\x12\x1f\n\x04ways\x18\x01 \x03(\x0b\x32\x11.covey.v1.PeerWay\"@\n\x07PeerWay\x12\n\n\x02to\x18\x01 \x01(\t\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01\x12\x14\n\x0cround_trip_s\x18\x03 \x01(\x01\"(\n\tPeerOrder\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\r\n\x05nodes\x18\x02 \x03(\t\">\n\nBatchGrant\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"H\n\x11\x42\x61tchAcknowledged\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x03had\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\">\n\x0c\x42\x61tchRefused\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1e\n\x0bPeerHasLeft\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\"\x0b\n\tHalfAsked\"K\n\x0eSignedEviction\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x0f\n\rNewestRequest\">\n\x0bNewestReply\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04step\x18\x02 \x01(\x04\"c\n\rChunksRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x11\n\tstatement\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x1d\n\x0bNotifyReply\x12\x0e\n\x06is_new\x18\x01 \x01(\x08\"+\n\x0bPeerGoodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x08PeerBeat\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x65\x63ho\x18\x02 \x01(\x04\x12\x13\n\x0b\x65\x63ho_age_us\x18\x03 \x01(\x04\x32\x88\x03\n\x04Peer\x12\x38\n\x04Link\x12\x15.covey.v1.PeerMessage\x1a\x15.covey.v1.PeerMessage(\x01\x30\x01\x12\x32\n\x04\x42\x65\x61t\x12\x12.covey.v1.PeerBeat\x1a\x12.covey.v1.PeerBeat(\x01\x30\x01\x12\x30\n\x04Push\x12\x0f.covey.v1.Chunk\x1a\x15.covey.v1.UploadReply(\x01\x12\x35\n\x05\x46\x65tch\x12\x19.covey.v1.DownloadRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x38\n\x06Newest\x12\x17.covey.v1.NewestRequest\x1a\x15.covey.v1.NewestReply\x12\x34\n\x06\x43hunks\x12\x17.covey.v1.ChunksRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x39\n\x06Notify\x12\x18.covey.v1.SignedEviction\x1a\x15.covey.v1.NotifyReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,49 +34,49 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'covey.protos.peer_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PEERMESSAGE']._serialized_start=98
-  _globals['_PEERMESSAGE']._serialized_end=705
-  _globals['_PEERHELLO']._serialized_start=707
-  _globals['_PEERHELLO']._serialized_end=822
-  _globals['_PEERPROGRESS']._serialized_start=824
-  _globals['_PEERPROGRESS']._serialized_end=948
-  _globals['_BATCHOFFER']._serialized_start=951
-  _globals['_BATCHOFFER']._serialized_end=1095
-  _globals['_SIGNEDMASS']._serialized_start=1097
-  _globals['_SIGNEDMASS']._serialized_end=1168
-  _globals['_PEERSTATEMENTS']._serialized_start=1170
-  _globals['_PEERSTATEMENTS']._serialized_end=1293
-  _globals['_MASSPROOF']._serialized_start=1295
-  _globals['_MASSPROOF']._serialized_end=1383
-  _globals['_PEERWAYS']._serialized_start=1385
-  _globals['_PEERWAYS']._serialized_end=1428
-  _globals['_PEERWAY']._serialized_start=1430
-  _globals['_PEERWAY']._serialized_end=1494
-  _globals['_PEERORDER']._serialized_start=1496
-  _globals['_PEERORDER']._serialized_end=1536
-  _globals['_BATCHGRANT']._serialized_start=1538
-  _globals['_BATCHGRANT']._serialized_end=1600
-  _globals['_BATCHACKNOWLEDGED']._serialized_start=1602
-  _globals['_BATCHACKNOWLEDGED']._serialized_end=1674
-  _globals['_BATCHREFUSED']._serialized_start=1676
-  _globals['_BATCHREFUSED']._serialized_end=1738
-  _globals['_PEERHASLEFT']._serialized_start=1740
-  _globals['_PEERHASLEFT']._serialized_end=1770
-  _globals['_HALFASKED']._serialized_start=1772
-  _globals['_HALFASKED']._serialized_end=1783
-  _globals['_SIGNEDEVICTION']._serialized_start=1785
-  _globals['_SIGNEDEVICTION']._serialized_end=1860
-  _globals['_NEWESTREQUEST']._serialized_start=1862
-  _globals['_NEWESTREQUEST']._serialized_end=1877
-  _globals['_NEWESTREPLY']._serialized_start=1879
-  _globals['_NEWESTREPLY']._serialized_end=1941
-  _globals['_CHUNKSREQUEST']._serialized_start=1943
-  _globals['_CHUNKSREQUEST']._serialized_end=2042
-  _globals['_NOTIFYREPLY']._serialized_start=2044
-  _globals['_NOTIFYREPLY']._serialized_end=2073
-  _globals['_PEERGOODBYE']._serialized_start=2075
-  _globals['_PEERGOODBYE']._serialized_end=2118
-  _globals['_PEERBEAT']._serialized_start=2120
-  _globals['_PEERBEAT']._serialized_end=2181
-  _globals['_PEER']._serialized_start=2184
-  _globals['_PEER']._serialized_end=2576
+  _globals['_PEERMESSAGE']._serialized_end=747
+  _globals['_PEERHELLO']._serialized_start=749
+  _globals['_PEERHELLO']._serialized_end=864
+  _globals['_PEERPROGRESS']._serialized_start=866
+  _globals['_PEERPROGRESS']._serialized_end=990
+  _globals['_BATCHOFFER']._serialized_start=993
+  _globals['_BATCHOFFER']._serialized_end=1137
+  _globals['_SIGNEDMASS']._serialized_start=1139
+  _globals['_SIGNEDMASS']._serialized_end=1210
+  _globals['_PEERSTATEMENTS']._serialized_start=1212
+  _globals['_PEERSTATEMENTS']._serialized_end=1335
+  _globals['_MASSPROOF']._serialized_start=1337
+  _globals['_MASSPROOF']._serialized_end=1425
+  _globals['_PEERWAYS']._serialized_start=1427
+  _globals['_PEERWAYS']._serialized_end=1470
+  _globals['_PEERWAY']._serialized_start=1472
+  _globals['_PEERWAY']._serialized_end=1536
+  _globals['_PEERORDER']._serialized_start=1538
+  _globals['_PEERORDER']._serialized_end=1578
+  _globals['_BATCHGRANT']._serialized_start=1580
+  _globals['_BATCHGRANT']._serialized_end=1642
+  _globals['_BATCHACKNOWLEDGED']._serialized_start=1644
+  _globals['_BATCHACKNOWLEDGED']._serialized_end=1716
+  _globals['_BATCHREFUSED']._serialized_start=1718
+  _globals['_BATCHREFUSED']._serialized_end=1780
+  _globals['_PEERHASLEFT']._serialized_start=1782
+  _globals['_PEERHASLEFT']._serialized_end=1812
+  _globals['_HALFASKED']._serialized_start=1814
+  _globals['_HALFASKED']._serialized_end=1825
+  _globals['_SIGNEDEVICTION']._serialized_start=1827
+  _globals['_SIGNEDEVICTION']._serialized_end=1902
+  _globals['_NEWESTREQUEST']._serialized_start=1904
+  _globals['_NEWESTREQUEST']._serialized_end=1919
+  _globals['_NEWESTREPLY']._serialized_start=1921
+  _globals['_NEWESTREPLY']._serialized_end=1983
+  _globals['_CHUNKSREQUEST']._serialized_start=1985
+  _globals['_CHUNKSREQUEST']._serialized_end=2084
+  _globals['_NOTIFYREPLY']._serialized_start=2086
+  _globals['_NOTIFYREPLY']._serialized_end=2115
+  _globals['_PEERGOODBYE']._serialized_start=2117
+  _globals['_PEERGOODBYE']._serialized_end=2160
+  _globals['_PEERBEAT']._serialized_start=2162
+  _globals['_PEERBEAT']._serialized_end=2223
+  _globals['_PEER']._serialized_start=2226
+  _globals['_PEER']._serialized_end=2618
 # @@protoc_insertion_point(module_scope)

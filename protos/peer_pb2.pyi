@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked", "statements", "ways", "order", "proof")
+    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked", "statements", "ways", "order", "proof", "farewell")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class PeerMessage(_message.Message):
     WAYS_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    FAREWELL_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     progress: PeerProgress
     offer: BatchOffer
@@ -38,7 +39,8 @@ class PeerMessage(_message.Message):
     ways: PeerWays
     order: PeerOrder
     proof: MassProof
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ..., statements: _Optional[_Union[PeerStatements, _Mapping]] = ..., ways: _Optional[_Union[PeerWays, _Mapping]] = ..., order: _Optional[_Union[PeerOrder, _Mapping]] = ..., proof: _Optional[_Union[MassProof, _Mapping]] = ...) -> None: ...
+    farewell: SignedMass
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ..., statements: _Optional[_Union[PeerStatements, _Mapping]] = ..., ways: _Optional[_Union[PeerWays, _Mapping]] = ..., order: _Optional[_Union[PeerOrder, _Mapping]] = ..., proof: _Optional[_Union[MassProof, _Mapping]] = ..., farewell: _Optional[_Union[SignedMass, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("wire", "version", "run", "incarnation", "specification", "minted")

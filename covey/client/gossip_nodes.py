@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from covey.artifact import Artifact
-from covey.client.gossip_receipts import checked_proofs, checked_receipts, receipt_to_json
+from covey.client.gossip_receipts import checked_farewells, checked_proofs, checked_receipts, receipt_to_json
 from covey.errors import CoveyError, IdentityError, LedgerError, LimitExceeded, NotFound, SpecError
 from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
@@ -26,14 +26,16 @@ from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import body_of, policy_of, protocol_of
 from covey.gossip.push_sum.exchange import UNANSWERED_S
 from covey.gossip.push_sum.machine import PushSum
-from covey.gossip.receipts import Excess, Overdraft, Proof, overdrafts
+from covey.gossip.receipts import Excess, Overdraft, Proof, SignedMass, overdrafts
 from covey.node.gossip.folders import LEAVE, joins_with, newest
 from covey.node.gossip.ports import Saved
 from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
+from covey.node.gossip.record.leavers import FOLDER as LEAVERS
+from covey.node.gossip.record.leavers import read_leavers
 from covey.node.gossip.record.now import Now, read_now
 from covey.node.gossip.record.proofs import FOLDER as PROOFS
-from covey.node.gossip.record.proofs import judged, proof_to_json, read_proofs
+from covey.node.gossip.record.proofs import judged, proof_to_json, read_proofs, signed_to_json
 from covey.node.gossip.record.reader import (
     RunFacts,
     machine_of,
@@ -85,6 +87,8 @@ class NodeState:
     (`[gossip] keep_every`), and those that peers need yet, but not where bodies are no models."""
     proofs: Sequence[Proof] = ()
     """Of nodes that gave what cannot be, as they signed it themselves; each was checked when it came."""
+    farewells: Sequence[SignedMass] = ()
+    """Of nodes that left, as they signed them."""
     now: Now | None = None
     """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
 
@@ -153,6 +157,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             published=_published(folder, spec, saved, steps)
             | {step: (_path(folder, model), units) for step, (model, units) in read_models(engine).items()},
             proofs=read_proofs(folder.parent / PROOFS),
+            farewells=read_leavers(folder.parent / LEAVERS),
             now=_now(folder),
         )
 
@@ -235,6 +240,7 @@ def account_of(node: NodeState) -> dict[str, Any]:
         "ended": node.facts.ended,
         "receipts": [receipt_to_json(kept) for kept in node.receipts],
         "proofs": [proof_to_json(proof) for proof in node.proofs],
+        "farewells": [signed_to_json(signed) for signed in node.farewells],
     }
 
 
@@ -341,13 +347,17 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     missing = tuple(f"the account of {who} was not given" for who in sorted(named - ledgers.keys() - evicted))
     overdrawn: list[Overdraft | Excess] = []
     forged: list[str] = []
+    left: list[Incarnation] = []
     if authority_pem:
         given, forged = checked_receipts(accounts, authority_pem)
         ended = [me for me, account in zip(ledgers, accounts, strict=False) if account.get("ended") in FINAL]
         proven, unproven = checked_proofs(accounts, authority_pem)
         overdrawn, forged = [*overdrafts(ledgers, given, founders, ended), *proven], [*forged, *unproven]
+        present = {me: ledger for me, ledger in ledgers.items() if me not in evicted}
+        left, belied = checked_farewells(accounts, present, authority_pem)
+        forged += belied
     findings = (*map(str, overdrawn), *forged, *missing, *audited.findings)
-    return replace(audited, findings=findings, named=tuple(overdrawn))
+    return replace(audited, findings=findings, named=tuple(overdrawn), left=tuple(left))
 
 
 def _joins(account: Mapping[str, Any]) -> int:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from covey.errors import IdentityError, LimitExceeded
-from covey.gossip.ledger import Incarnation
+from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, TOKEN
 from covey.gossip.receipts import Excess, Receipt, SignedMass
 from covey.node.gossip.receipts import Kept
-from covey.node.gossip.record.proofs import judged, proof_from_json
+from covey.node.gossip.record.proofs import judged, proof_from_json, signed_from_json
 from covey.node.operator.config import IDENTITY_FOLDER
 from covey.texts import read_pem
+from covey.wire.identities.leaver_statement import LeaverStatement
+from covey.wire.leavers import opened_leaver
 from covey.wire.mass_receipts import GAVE, HAD, opened
 
 
@@ -74,6 +76,42 @@ def checked_proofs(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes) 
                 continue
             proven.setdefault(excess.who, excess)
     return [proven[who] for who in sorted(proven)], findings
+
+
+def checked_farewells(
+    accounts: Sequence[Mapping[str, Any]], ledgers: Mapping[Incarnation, Ledger], authority_pem: bytes
+) -> tuple[list[Incarnation], list[str]]:
+    """Who certainly said that it left; and, for people, what does not count, or contradicts an account.
+
+    Args:
+        accounts: Of one run's nodes, as `covey gossip status --json` has them.
+        ledgers: The same, read, without the evicted.
+        authority_pem: Whose nodes count.
+    """
+    left: dict[Incarnation, LeaverStatement] = {}
+    findings = []
+    for account in accounts:
+        for farewell in account.get("farewells", ()):
+            try:
+                signed = signed_from_json(farewell)
+                statement = opened_leaver(signed, str(account.get("run")), authority_pem)
+            except (KeyError, TypeError, ValueError, IdentityError, LimitExceeded) as error:
+                findings.append(f"the account of {account.get('node')} has a farewell that does not count: {error}")
+                continue
+            if left.setdefault(statement.who, statement) != statement:
+                findings.append(f"{statement.who} signed two farewells that differ")
+    for who, statement in sorted(left.items()):
+        for name, number, gave, had in statement.edges:
+            peer = Incarnation(name, number)
+            if peer not in ledgers:
+                continue
+            reached = ledgers[peer].into.get(who, InEdge()).sequence
+            if gave > reached:
+                findings.append(f"{who} left, and signed to have given {peer} batch {gave}: {peer} had {reached}")
+            sent = ledgers[peer].out.get(who, OutEdge()).sequence
+            if had > sent:
+                findings.append(f"{who} left, and signed to have had batch {had} of {peer}, which gave it {sent}")
+    return sorted(left), findings
 
 
 def most_of_batch(accounts: Sequence[Mapping[str, Any]]) -> int:

@@ -48,6 +48,7 @@ class MassAudit:
             each came once.
         delivered: How many batches came.
         edges: What was exchanged, by who gave and who had.
+        left: Who left in order, by a farewell that it signed.
     """
 
     live: int
@@ -60,6 +61,7 @@ class MassAudit:
     weighs: Weighs = "mass"
     delivered: int = 0
     edges: tuple[AuditedEdge, ...] = ()
+    left: tuple[Incarnation, ...] = ()
 
     @property
     def is_exact(self) -> bool:

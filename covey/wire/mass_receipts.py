@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError
-from covey.gossip.ledger import Incarnation
+from covey.gossip.ledger import Incarnation, Ledger
 from covey.gossip.receipts import Receipt, SignedMass
 from covey.wire.certified import certified_key, issued, sign, verify
 from covey.wire.identities.authority import federation_of
 from covey.wire.identities.canonical import MAX_BYTES, MAX_COUNT, STRICT, Text, canonical_json, read_canonical
 from covey.wire.identities.identity import Identity
+from covey.wire.identities.leaver_statement import LeaverStatement
+from covey.wire.leavers import LEFT, opened_leaver
 
 GAVE = b"covey/mass-given/1\n"
 HAD = b"covey/mass-had/1\n"
@@ -98,6 +100,15 @@ class Notary:
     def sign_had(self, statement: bytes) -> SignedMass:
         """That this node had what a sender's statement says."""
         return SignedMass(statement, sign(self._key, HAD + statement), self._certificate)
+
+    def sign_left(self, me: Incarnation, ledger: Ledger) -> SignedMass:
+        """That this node has left, with its account."""
+        raw = LeaverStatement.of(self._federation, self._run, me, ledger).to_bytes()
+        return SignedMass(raw, sign(self._key, LEFT + raw), self._certificate)
+
+    def open_left(self, signed: SignedMass) -> LeaverStatement:
+        """What somebody signed who left. Raises as `opened_leaver`."""
+        return opened_leaver(signed, self._run, self._authority_pem)
 
     def open_given(self, signed: SignedMass) -> Receipt:
         """What a sender signed. Raises as `opened`."""

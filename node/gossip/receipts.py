@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 import structlog
 
 from covey.errors import IdentityError, LedgerError, LimitExceeded
-from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.ledger import Batch, Incarnation, Ledger
 from covey.gossip.receipts import Proof, Receipt, SignedMass
+from covey.wire.identities.leaver_statement import LeaverStatement
 
 log = structlog.get_logger(room="gossip")
 Way = Literal["in", "out"]
@@ -26,6 +27,8 @@ class Notary(Protocol):
     def sign_had(self, statement: bytes) -> SignedMass: ...
     def open_given(self, signed: SignedMass) -> Receipt: ...
     def open_had(self, signed: SignedMass) -> Receipt: ...
+    def sign_left(self, me: Incarnation, ledger: Ledger) -> SignedMass: ...
+    def open_left(self, signed: SignedMass) -> LeaverStatement: ...
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,14 @@ class Receipts:
     def open_given(self, signed: SignedMass) -> Receipt:
         """What a sender signed to anybody. Raises IdentityError, LimitExceeded: it does not count."""
         return self._notary.open_given(signed)
+
+    def left(self, ledger: Ledger) -> SignedMass:
+        """That this node has left."""
+        return self._notary.sign_left(self.me, ledger)
+
+    def open_left(self, signed: SignedMass) -> LeaverStatement:
+        """What a leaver signed. Raises IdentityError, LimitExceeded: it does not count."""
+        return self._notary.open_left(signed)
 
     def took(self, kept: Kept) -> None:
         """A batch is on record, and its statement with it."""

@@ -14,12 +14,13 @@ import structlog
 from covey.driver.background import Background
 from covey.driver.ending import end
 from covey.errors import CoveyError, Obstructed
-from covey.gossip.ledger import Incarnation
-from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted, StatementsShown
-from covey.gossip.receipts import Proof
+from covey.gossip.ledger import Incarnation, Ledger
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerLeft, PeerSuspected, PeerTrusted, StatementsShown
+from covey.gossip.receipts import Proof, SignedMass
 from covey.node.gossip.obstacles import Obstacles
 from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
+from covey.node.gossip.record.leavers import Leavers
 from covey.node.gossip.record.proofs import Proofs
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.evicted import Evicted
@@ -32,7 +33,9 @@ from covey.node.peers.translation import (
     beat_message,
     eviction_from,
     eviction_message,
+    farewell_message,
     hello_message,
+    mass_from,
     proof_from,
     proof_message,
     said_from,
@@ -44,12 +47,13 @@ from covey.node.peers.vitals import Vitals
 from covey.protos import peer_pb2 as pb
 from covey.texts import printable
 from covey.wire.evictions import EvictionStatement, SignedNotice
+from covey.wire.identities.leaver_statement import LeaverStatement
 from covey.wire.listeners.buckets import Buckets
 
 log = structlog.get_logger(room="peers")
 MESSAGES = (500, 100.0)
 """How many messages of one peer are taken at once, and how many a second after that; over one link or several."""
-COSTS = {"offer": 10, "eviction": 20, "statements": 20, "proof": 20, "left": 20}
+COSTS = {"offer": 10, "eviction": 20, "statements": 20, "proof": 20, "left": 20, "farewell": 20}
 """For how many messages one counts that costs more than to be read."""
 BEATS = (20, 5.0)
 """The same of beats, for the usual interval of a second."""
@@ -77,6 +81,7 @@ class Hub:
         background: Where notices are put on record.
         receipts: What is shown to a peer, and what it shows.
         proofs: What is known of nodes that gave what cannot be.
+        leavers: What those signed who left.
         clock: Seconds that do not go back: those of events.
     """
 
@@ -90,12 +95,14 @@ class Hub:
         background: Background,
         receipts: Receipts,
         proofs: Proofs,
+        leavers: Leavers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.part, self.lives, self.evicted, self.vitals = part, lives, evicted, vitals
         self.links = Links(self._lost)
         self._receiver, self._background, self._clock = receiver, background, clock
-        self._receipts, self._proofs = receipts, proofs
+        self._receipts, self._proofs, self._leavers = receipts, proofs, leavers
+        self._farewell: SignedMass | None = None
         self._messages, self._beats = Buckets(*MESSAGES), Buckets(BEATS[0], BEATS[1] / vitals.beat_s)
         self._batches: Batches | None = None
         self._obstacles = Obstacles()
@@ -142,6 +149,8 @@ class Hub:
         link.send(shown_message(self._receipts.shown_to(link.peer)))
         for proof in self._proofs.all()[:PROOFS]:
             link.send(proof_message(proof))
+        for signed in self._leavers.signed()[:PROOFS]:
+            link.send(farewell_message(signed))
         self.vitals.began(link.peer.node, self._clock())
         log.info("connected", peer=str(link.peer), called="by us" if link.is_ours else "by it")
 
@@ -196,6 +205,8 @@ class Hub:
                 self._shown(link.peer, message.statements)
             case "proof":
                 self._background.spawn(self._proven(proof_from(message.proof), link.peer.node))
+            case "farewell":
+                self._background.spawn(self._left(mass_from(message.farewell), link.peer.node))
             case "goodbye":
                 log.info("goodbye", peer=str(link.peer), code=message.goodbye.code[:50], reason=_said(message.goodbye))
                 link.close()
@@ -264,9 +275,11 @@ class Hub:
                     self.closed(link)
 
     def recall(self) -> None:
-        """Tell of the evictions that are on disk."""
+        """Tell of the evictions and farewells that are on disk."""
         for who in [*self.evicted, *map(self.lives.of, self.evicted.for_good)]:
             self._receiver.heard(who, PeerEvicted(who, self._clock()))
+        for statement in self._leavers:
+            self._hear_left(statement)
 
     # -- notices ----------------------------------------------------------------------------------------------------
 
@@ -342,6 +355,33 @@ class Hub:
             for link in self.links:
                 if link.peer.node != by:
                     link.send(proof_message(proof))
+
+    # -- leavers ----------------------------------------------------------------------------------------------------
+
+    def leave(self, ledger: Ledger) -> None:
+        """This node has left with this account: it signs that, once, and says it to all; they say it on."""
+        if self._farewell is None:
+            self._farewell = self._receipts.left(ledger)
+            for link in self.links:
+                link.send(farewell_message(self._farewell))
+
+    async def _left(self, signed: SignedMass, by: str) -> None:
+        """Keep what a leaver signed, act on it, and say it on."""
+        try:
+            statement = await asyncio.to_thread(self._leavers.take, signed)
+        except CoveyError as error:
+            log.warning("a farewell that does not count", by=by, reason=str(error))
+            return
+        if statement is not None:
+            self._hear_left(statement)
+            for link in self.links:
+                if link.peer.node not in (by, statement.node):
+                    link.send(farewell_message(signed))
+
+    def _hear_left(self, statement: LeaverStatement) -> None:
+        if statement.who != self.part.me:
+            _, had = statement.with_peer(self.part.me)
+            self._receiver.heard(statement.who, PeerLeft(statement.who, had, self._clock()))
 
     async def part_with(self, code: str, reason: str) -> None:
         """End all links, in order, and what is tried again and again."""

@@ -16,12 +16,14 @@ from covey.artifact import Artifact
 from covey.driver.background import Background
 from covey.driver.ending import end
 from covey.errors import IdentityError, TransferError
-from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.ledger import Batch, Incarnation, Ledger
 from covey.gossip.mass import ONE
-from covey.gossip.push_sum.events import Progressed
+from covey.gossip.push_sum.events import PeerLeft, Progressed
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
+from covey.node.gossip.record.leavers import FOLDER as LEAVERS
+from covey.node.gossip.record.leavers import Leavers
 from covey.node.gossip.record.proofs import FOLDER as PROOFS
 from covey.node.gossip.record.proofs import Proofs
 from covey.node.models.newest import JoinedModel, bring_newest
@@ -82,6 +84,7 @@ class PeerSettings:
         pause_s: How long a peer's pause is borne, before its silence is judged; None: three beats.
         most: The most units that one batch may have; 0: all that were ever minted.
         quota: What bodies of peers may take here.
+        account: This node's, for its farewell; None: it signs none.
     """
 
     part: Part
@@ -98,6 +101,7 @@ class PeerSettings:
     pause_s: float | None = None
     most: int = 0
     quota: Quota = field(default_factory=Quota)
+    account: Callable[[], Ledger] | None = None
 
     def shown(self) -> Identity:
         """What a connection that is made now shows."""
@@ -139,7 +143,13 @@ class PeerNetwork:
 
         self._proofs = Proofs(settings.data_dir / PROOFS, settings.receipts.open_given, is_known, most)
         vitals, receipts = Vitals(settings.beat_s, settings.pause_s), settings.receipts
-        self.hub = Hub(part, lives, self._evicted, vitals, receiver, self._background, receipts, self._proofs, clock)
+
+        def is_present(who: Incarnation) -> bool:
+            return who.node in roster.members and who == lives.of(who.node) and who not in self._evicted
+
+        self._leavers = Leavers(settings.data_dir / LEAVERS, receipts.open_left, is_present)
+        known = self._proofs, self._leavers
+        self.hub = Hub(part, lives, self._evicted, vitals, receiver, self._background, receipts, *known, clock)
         self._speeds = Speeds()
         self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, receipts)
         self.receptions = Receptions(
@@ -166,6 +176,8 @@ class PeerNetwork:
         """Say something small; without a connection it is dropped."""
         if isinstance(event, Progressed):
             self.receptions.has_up_to(peer, event.applied)
+        if isinstance(event, PeerLeft) and self._settings.account is not None:
+            self.hub.leave(self._settings.account())
         self.hub.say(peer, event)
 
     async def send(self, batch: Batch, step: int, body: Artifact) -> None:
@@ -246,6 +258,7 @@ class PeerNetwork:
             raise IdentityError(f"the peers file has no node {settings.identity.name!r}, which this one is")
         await asyncio.to_thread(self._evicted.load)
         await asyncio.to_thread(self._proofs.load)
+        await asyncio.to_thread(self._leavers.load)
         self.hub.recall()
         address = await self._listen(settings.listen or LOOPBACK) if settings.listen or settings.relay else ""
         if settings.relay:

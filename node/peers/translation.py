@@ -173,6 +173,11 @@ def proof_from(message: pb.MassProof) -> Proof:
     return Proof(mass_from(message.before) if message.HasField("before") else None, mass_from(message.refused))
 
 
+def farewell_message(signed: SignedMass) -> pb.PeerMessage:
+    """What a leaver signed as a message."""
+    return pb.PeerMessage(farewell=mass_message(signed))
+
+
 def shown_message(shown: Shown) -> pb.PeerMessage:
     """The statements that a new link begins with as a message."""
     signed = {name: mass_message(each) for name, each in vars(shown).items() if each is not None}

@@ -161,6 +161,7 @@ def test_a_node_is_dead_for_good_and_another_one_leaves(tmp_path: Path, protocol
         folders = [nodes.folder(index) for index in range(3)]
         mass = json.loads(nodes.cli("gossip", "audit", *folders, "--json"))
         assert (mass["exact"], mass["findings"], mass["named"]) == (True, [], [])
+        assert mass["left"] == [{"node": "n2", "incarnation": 1}]
         if mass["weighs"] == "mass":
             assert mass["minted"] == 4 * ONE
             assert mass["live"] == 4 * ONE - mass["lost"]

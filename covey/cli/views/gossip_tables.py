@@ -55,6 +55,7 @@ def mass_line(mass: MassAudit) -> str:
     parts += [f"{weight(mass.in_flight):g} in flight"] if mass.in_flight else []
     parts += [f"{weight(mass.lost):g} lost"] if mass.lost else []
     parts += [f"up to {weight(mass.uncertain):g} uncertain"] if mass.uncertain else []
+    parts += [f"left by their own signature: {', '.join(map(str, mass.left))}"] if mass.left else []
     return f"{verdict}: {', '.join(parts)}"
 
 

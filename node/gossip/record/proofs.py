@@ -117,21 +117,23 @@ def read_proofs(folder: Path) -> list[Proof]:
 
 def proof_to_json(proof: Proof) -> dict[str, Any]:
     """As JSON; bytes in base64."""
-    return {name: None if each is None else _to_json(each) for name, each in vars(proof).items()}
+    return {name: None if each is None else signed_to_json(each) for name, each in vars(proof).items()}
 
 
 def proof_from_json(values: Mapping[str, Any]) -> Proof:
     """What `proof_to_json` made; nothing of it is checked yet. Raises IdentityError where it is something else."""
     try:
         before = values["before"]
-        return Proof(None if before is None else _from_json(before), _from_json(values["refused"]))
+        return Proof(None if before is None else signed_from_json(before), signed_from_json(values["refused"]))
     except (KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise IdentityError(f"this is no proof: {error!r}") from error
 
 
-def _to_json(signed: SignedMass) -> dict[str, str]:
+def signed_to_json(signed: SignedMass) -> dict[str, str]:
+    """As JSON; bytes in base64."""
     return {name: base64.b64encode(getattr(signed, name)).decode() for name in _PARTS}
 
 
-def _from_json(values: Mapping[str, str]) -> SignedMass:
+def signed_from_json(values: Mapping[str, str]) -> SignedMass:
+    """What `signed_to_json` made. Raises KeyError, TypeError, binascii.Error where it is something else."""
     return SignedMass(*(base64.b64decode(values[name], validate=True) for name in _PARTS))

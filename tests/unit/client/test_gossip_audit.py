@@ -19,10 +19,15 @@ from covey.client.audit.rows import AuditedRun
 from covey.client.gossip_nodes import audit_accounts
 from covey.client.reading.gossip_parts import view_of
 from covey.client.reading.gossip_steps import steps_of
+from covey.gossip.audit import MassAudit
+from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE
+from covey.gossip.receipts import SignedMass
+from covey.node.gossip.record.proofs import signed_to_json
 from covey.protos import admin_pb2 as pb
 from covey.wire.identities.gossip_statement import EdgeStatement, GossipStatement, PartState, StepStatement
 from covey.wire.identities.signing import SigningKey
+from covey.wire.mass_receipts import Notary
 
 KEYS = {node: SigningKey.generate() for node in ("ada", "bob")}
 
@@ -248,3 +253,29 @@ def test_curves_are_made_of_what_was_stated() -> None:
 
 def spec_json(protocol: str) -> dict[str, Any]:
     return {"name": "g", "mode": "gossip", "task": {"name": "digits"}, "gossip": {"protocol": protocol}}
+
+
+def test_who_left_is_known_by_what_it_signed_and_what_belies_an_account_is_said(identity: Any, authority: Any) -> None:
+    ada = Notary(identity("ada"), "r")
+    given, had = {"ada": (6, 1, 5, 1)}, {"bob": (5, 1, 6, 1)}
+    bob = account("bob", **given)
+
+    def audit_with(*farewells: SignedMass, who: dict[str, Any] = bob) -> MassAudit:
+        listed = [signed_to_json(each) for each in farewells]
+        return audit_accounts([account("ada", **had), {**who, "farewells": listed}], authority.pem)
+
+    def left(gave: int = 1, took: int = 1, run: str = "r") -> SignedMass:
+        peer = Incarnation("bob")
+        ledger = Ledger(out={peer: OutEdge(5, gave)}, into={peer: InEdge(6, took)})
+        return Notary(identity("ada"), run).sign_left(Incarnation("ada"), ledger)
+
+    honest = audit_with(left())
+    assert (honest.left, honest.findings) == ((Incarnation("ada"),), ())
+    assert "left by their own signature: ada" in gossip_tables.mass_line(honest)
+    assert audit_with(left(gave=2)).findings == ("ada left, and signed to have given bob batch 2: bob had 1",)
+    assert audit_with(left(took=3)).findings == ("ada left, and signed to have had batch 3 of bob, which gave it 1",)
+    assert audit_with(left(), left(took=0)).findings == ("ada signed two farewells that differ",)
+    for forged in (ada.sign_had(left().statement), left(run="other")):
+        replayed = audit_with(forged)
+        assert replayed.left == ()
+        assert "has a farewell that does not count" in replayed.findings[0]

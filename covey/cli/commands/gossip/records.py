@@ -65,7 +65,13 @@ def _peer(name: tuple[str, int], known: Mapping[str, Any], edge: Mapping[str, An
         "covey gossip audit /srv/a /srv/b /srv/c",
         "covey gossip status --data-dir /srv/a --json > a.json && covey gossip audit a.json b.json c.json --json",
     ),
-    json_fields=(*MASS_FIELDS, "signatures (whether what was signed was looked at)", NAMED_FIELDS, EDGE_FIELDS),
+    json_fields=(
+        *MASS_FIELDS,
+        "signatures (whether what was signed was looked at)",
+        NAMED_FIELDS,
+        "left (who said so, signed: node, incarnation)",
+        EDGE_FIELDS,
+    ),
 )
 @click.argument("sources", metavar="DATA_DIR|ACCOUNT.json...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--authority", type=EXISTING_FILE, help="Its certificate, where no data directory is given.")
@@ -89,6 +95,7 @@ def audit(sources: tuple[Path, ...], authority: Path | None, run: str | None, as
     if as_json:
         figures = {name: getattr(mass, name) for name in MASS_FIELDS[1:]}
         more = {"named": _named(mass), "edges": list(map(edge_fields, mass.edges))}
+        more["left"] = [{"node": who.node, "incarnation": who.number} for who in mass.left]
         print_json({"exact": mass.is_exact, **figures, "signatures": bool(authority_pem), **more})
     else:
         from covey.cli.views import gossip_tables, tables

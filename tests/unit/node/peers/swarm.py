@@ -82,6 +82,7 @@ class Node:
         newest=None,
         kept=(),
         clock=time.monotonic,
+        account=None,
         **part,
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
@@ -99,6 +100,7 @@ class Node:
             beat_s=0.2,
             relay=relay,
             newest=newest,
+            account=account,
         )
         self.network = PeerNetwork(settings, self.files, self.inbox, clock, holdings)
 

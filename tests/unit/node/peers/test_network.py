@@ -9,8 +9,8 @@ import pytest
 
 from covey.errors import CoveyError, LedgerError, TransferError
 from covey.gossip.agreement import OrderTold, WaysMeasured
-from covey.gossip.ledger import Batch, Incarnation
-from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, Progressed, StatementsShown
+from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerLeft, Progressed, StatementsShown
 from covey.gossip.receipts import Receipt
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.receipts import Kept
@@ -18,6 +18,7 @@ from covey.node.peers.calls import PeerCalls
 from covey.node.peers.roster import Member
 from covey.wire.evictions import FOR_GOOD
 from covey.wire.identities.authority import write_private
+from covey.wire.mass_receipts import Notary
 from tests.unit.node.peers.swarm import Swarm, body_of
 
 
@@ -193,6 +194,23 @@ async def test_an_eviction_reaches_everybody_and_the_evicted_node_comes_back_as_
     cyd = await small.start("cyd", knows=["bob"])  # with an empty folder: a late node hears it, too
     await cyd.hears_evicted(ada.me)
     assert "for good" in await small.refusal(third, "cyd")
+
+
+async def test_what_a_leaver_signed_reaches_those_that_have_no_link_to_it_and_those_that_come_later(small, identity):
+    bob = await small.start("bob")
+    ledger = Ledger(into={Incarnation("bob"): InEdge(7, 2), Incarnation("cyd"): InEdge(9, 3)})
+    ada = await small.start("ada", knows=["bob"], account=lambda: ledger)
+    await asyncio.gather(bob.meets(ada), ada.meets(bob))
+    forged = Notary(identity("bob"), "digits").sign_left(ada.me, ledger)
+    await bob.network.hub._left(forged, "bob")
+    assert not bob.inbox.of(PeerLeft)
+    ada.network.tell(bob.me, PeerLeft(ada.me, 2, 0.0))
+    await bob.inbox.until(lambda: len(bob.inbox.of(PeerLeft)) == 2)  # its word over its link, and signed
+    await ada.network.stop()
+    cyd = await small.start("cyd", knows=["bob"])
+    await cyd.inbox.until(lambda: ada.me in cyd.inbox.of(PeerLeft))
+    (heard,) = [event for event in cyd.inbox.events if isinstance(event, PeerLeft)]
+    assert heard.applied == 3
 
 
 async def test_a_peer_with_another_address_is_called_there_and_the_other_links_stay(small):
