@@ -141,7 +141,7 @@ class Studies:
         if scope is not None and nodes > (have := len(scope - self.evicted(study))):
             raise SpecError(
                 f"min_nodes = {nodes}, and the study {study!r} has {have} nodes: the run would wait for ever; "
-                "write fewer, or ask the coordinator's operator to name more in studies.toml"
+                "write fewer, or ask an admin of the federation to add some: covey study add"
             )
 
     def with_evicted(self, study: str, node: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +14,8 @@ from covey.storage.record.contract import Store
 class Sized(Protocol):
     """Where the files are."""
 
-    def path(self, digest: str) -> Path:
-        """Where the file of a digest lies."""
+    def size(self, digest: str) -> int | None:
+        """How many bytes the file of a digest has; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,9 @@ def delete_run(services: DeletionServices, run: str) -> DeletedRun:
     """
     digests = services.store.delete_run(run)
     logs = sorted(services.events.glob(f"{run}.*jsonl")) if services.events is not None else []
-    sizes = _sizes([*map(services.files.path, digests), *logs])
+    sizes = [size for size in map(services.files.size, digests) if size is not None]
+    sizes += [path.stat().st_size for path in logs if path.exists()]
     services.retention.drop(digests)
     for path in logs:
         path.unlink(missing_ok=True)
     return DeletedRun(len(sizes), sum(sizes) + services.drop_site_logs(run))
-
-
-def _sizes(paths: Iterable[Path]) -> list[int]:
-    return [path.stat().st_size for path in paths if path.exists()]

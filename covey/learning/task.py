@@ -329,7 +329,8 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(logits, y)
     except (IndexError, RuntimeError, ValueError) as error:
         if advice := _labels_advice(logits, y):
-            raise TaskError(f"the cross entropy of model(x) and y: {error}; {advice}") from error
+            cause = str(error).rstrip(".")
+            raise TaskError(f"the cross entropy of model(x) and y: {cause}; {advice}") from error
         raise
 
 

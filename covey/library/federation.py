@@ -9,17 +9,13 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from typing_extensions import override
 
 from covey.client.connection import Connection
 from covey.client.connection import connect as open_connection
-from covey.client.experiments.gossip import GossipOutcome, gossip_plan, unread_options
-from covey.client.experiments.gossip import simulate as run_gossip
 from covey.client.experiments.local_federation import local as local_daemons
-from covey.client.experiments.simulated import cluster_of
-from covey.client.experiments.simulated import simulate as run_simulated
 from covey.client.reading.names import RunName
 from covey.client.specification import Specification, parsed
 from covey.client.target import Target
@@ -28,6 +24,10 @@ from covey.errors import CoveyError, SpecError
 from covey.library.aio import AsyncFederation
 from covey.library.records import Records
 from covey.library.run import FederatedRun
+
+if TYPE_CHECKING:  # a simulation is a whole federation: half of what there would be to import
+    from covey.client.experiments.gossip import GossipOutcome
+    from covey.client.experiments.simulated import Simulated
 
 SHOWN_RUNS = 5
 """The newest, where a notebook shows a federation."""
@@ -167,14 +167,31 @@ def connect(
 
 
 class SimulatedRun(FederatedRun):
-    """A run that was simulated: it has ended, and its record stays in `data_dir`."""
+    """A run that was simulated: it has ended, and its record stays in `data_dir`.
 
-    def __init__(self, connection: Connection, run: Any, seconds: float, data_dir: Path) -> None:
-        super().__init__(connection, run)
-        self.seconds, self.data_dir = seconds, data_dir
+    What follows from it (`continue_`, `evaluate`) is simulated too, with as many nodes and the same options, into the
+    same record.
+    """
+
+    def __init__(self, connection: Connection, done: Simulated, nodes: int, options: Mapping[str, Any]) -> None:
+        super().__init__(connection, done.run)
+        self.seconds, self.data_dir = done.seconds, done.data_dir
+        self._nodes, self._options = nodes, {**options, "data_dir": done.data_dir}
+
+    @override
+    def _submitted(self, spec: Mapping[str, Any]) -> SimulatedRun:
+        from covey.client.experiments.simulated import simulate as run_simulated
+
+        done = run_simulated(spec, self._nodes, **self._options)
+        return SimulatedRun(self._connection, done, self._nodes, self._options)
+
+    @override
+    def stop(self) -> SimulatedRun:
+        """Nothing: it has ended."""
+        return self
 
     def close(self) -> None:
-        """Close its record; the files stay."""
+        """Close its record, for all runs that followed from it, too; the files stay."""
         self._connection.close()
 
 
@@ -192,6 +209,10 @@ def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any
     """
     known = parsed(spec, later=True)
     if not known.facts.coordinated:
+        from covey.client.experiments.gossip import gossip_plan, unread_options
+        from covey.client.experiments.gossip import simulate as run_gossip
+        from covey.client.experiments.simulated import cluster_of
+
         given = {name: options.pop(name) for name in ("staleness", "events", "engine") if name in options}
         cluster_of(given.get("engine", "processes"), options.pop("ray_address", None))
         if unread := unread_options(**given):
@@ -199,8 +220,10 @@ def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any
             raise SpecError("; ".join(texts))
         watch = {name: options.pop(name) for name in ("on_progress",) if name in options}
         return run_gossip(gossip_plan(spec, nodes, **options), **watch)
+    from covey.client.experiments.simulated import simulate as run_simulated
+
     done = run_simulated(spec, nodes, **options)
-    return SimulatedRun(Connection(Target(done.data_dir)), done.run, done.seconds, done.data_dir)
+    return SimulatedRun(Connection(Target(done.data_dir)), done, nodes, options)
 
 
 def local(nodes: int = 4, *, folder: str | Path | None = None) -> LocalFederation:

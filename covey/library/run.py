@@ -99,9 +99,10 @@ class FederatedRun:
             RunFailed: It failed; the message has the reason.
             Unreachable: The coordinator does not answer, at first or for two minutes.
         """
-        with progress_of(progress) as show:
-            for change in self.watch():
-                show(change)
+        if not self._run.ended:
+            with progress_of(progress) as show:
+                for change in self.watch():
+                    show(change)
         if self.state == "failed":
             raise RunFailed(f"run {self.name} ({self.id}) failed: {self.reason}")
         return self
@@ -245,8 +246,7 @@ class FederatedRun:
             spec: Its specification; None: this run's.
             version: Of this run's model.
         """
-        changed = continuation(self.refresh().value, rounds, spec, version=version)
-        return FederatedRun(self._connection, self._connection.submit(changed))
+        return self._submitted(continuation(self.refresh().value, rounds, spec, version=version))
 
     def evaluate(
         self,
@@ -274,7 +274,11 @@ class FederatedRun:
         """
         wanted = Wanted(tuple(nodes), local_baseline, rounds)
         asked = evaluation_of(self._connection, f"{self.id}@{version}", wanted, spec)
-        return FederatedRun(self._connection, self._connection.submit(asked)).wait(progress=False).evaluation()
+        return self._submitted(asked).wait(progress=False).evaluation()
+
+    def _submitted(self, spec: Mapping[str, Any]) -> FederatedRun:
+        """A run that follows from this one."""
+        return FederatedRun(self._connection, self._connection.submit(spec))
 
     def evaluation(self) -> Evaluation:
         """What nodes measured in this run, which only evaluates.

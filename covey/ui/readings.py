@@ -113,6 +113,7 @@ class Readings:
                 "away_count": known.away_count,
                 "contributions": plain(known.contributions),
                 "verdicts": known.verdicts,
+                "drills": known.drills,
                 "now": time.time(),
             }
 

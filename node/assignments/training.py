@@ -257,7 +257,8 @@ def _finished(
     """What a training made, signed as far as it is sent now."""
     held = {part.name: part.held for part in assignment.wanted if part.held}
     sent = [file for file in result.parts if file.name not in held]
-    identity, evaluation = services.identity, services.config.scrubbed_reasons(result.evaluation)
+    identity = services.identity
+    metrics = {**result.metrics, **{f"{EVALUATED}{name}": value for name, value in result.evaluation.items()}}
     statement = UpdateStatement(
         federation=identity.federation,
         run=assignment.run,
@@ -267,7 +268,7 @@ def _finished(
         base=assignment.model_sha256,
         parts=tuple(_part_statement(file.part, file.layout, spec) for file in sent),
         weight=float(result.examples) if spec.weights.by == "examples" else 1.0,
-        metrics=dict(result.metrics) | {f"{EVALUATED}{name}": value for name, value in evaluation.items()},
+        metrics=services.config.scrubbed_reasons(metrics),
         phase=assignment.phase,
         code=result.code,
         notice=notice,

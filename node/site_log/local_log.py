@@ -24,8 +24,8 @@ from covey.texts import printable
 FOLDER, NEWEST, OLDER = "log", "node.jsonl", "node.1.jsonl"
 """In a node's data directory. A file that is full takes the place of the older one."""
 FILE_BYTES = 8 << 20
-MAX_TEXT = 4000
-"""Characters of a line; the rest is left out."""
+MAX_TEXT, MAX_NAME = 4000, 200
+"""Characters of a line, and of a run; the rest is left out."""
 LEVELS = ("debug", "info", "warning", "error")
 OWN_KEYS = frozenset({"event", "timestamp", "level", "room", "run", "round", "exception"})
 _LEVEL = re.compile(r"""^(?:\S+ \[|\{.*?"level": ")(debug|info|warning|error|critical)\b""")
@@ -94,7 +94,7 @@ class LocalLog:
 
     def _add(self, run: str, number: int, kind: str, level: str, texts: list[str], name: str = "") -> None:
         level = level if level in LEVELS else "error"
-        entry = {"at": self._now(), "level": level, "run": run, "round": number, "kind": kind}
+        entry = {"at": self._now(), "level": level, "run": run[:MAX_NAME], "round": number, "kind": kind}
         extra = {"name": name} if name else {}
         lines = [json.dumps({**entry, "text": printable(text[:MAX_TEXT]), **extra}) for text in texts]
         with self._lock, contextlib.suppress(OSError):

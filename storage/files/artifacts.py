@@ -78,6 +78,11 @@ class ArtifactFiles:
         """Whether the whole file is here."""
         return self.path(digest).exists()
 
+    def size(self, digest: str) -> int | None:
+        """How many bytes the whole file has; None: there is none."""
+        with self._lock:
+            return self._sizes.get(self.path(digest))
+
     def check(self, digest: str) -> bool:
         """Whether the file is here, and is what its name says; one that is not is dropped, for nobody may use it.
 

@@ -55,6 +55,11 @@ class DistantFiles(ArtifactFiles):
         return super().has(digest) or digest in self._there
 
     @override
+    def size(self, digest: str) -> int | None:
+        local = super().size(digest)
+        return self._there.get(digest) if local is None else local
+
+    @override
     def check(self, digest: str) -> bool:
         """Whether the file is here, or was there and now is, whole."""
         if super().check(digest):

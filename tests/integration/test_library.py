@@ -135,7 +135,12 @@ async def test_a_simulation_works_where_a_loop_runs_as_in_a_notebook(digits, tmp
     with forked_workers():
         run = covey.simulate(DIGITS, 2, data_dir=tmp_path / "data", processes=1)
         assert isinstance(run, SimulatedRun)
+        more = run.continue_(1)
+        with pytest.raises(RunFailed, match=r"it does with .* evaluate_on_nodes = true"):
+            more.evaluate()
     try:
+        assert (more.value.parent, more.state) == (f"{run.id}@3", "completed")
+        assert run.stop().wait() is run
         assert (run.state, run.value.model_sha256) == ("completed", digits.value.model_sha256)
         assert run.model().keys() == digits.model().keys()
         assert isinstance(run.rounds(), Records)

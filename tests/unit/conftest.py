@@ -82,13 +82,21 @@ class Recorder:
     def open(self, run, number, nodes=NODES):
         self.store.open_round(RoundRecord(run, number, 1, "collecting", tuple(nodes), number - 1, 300.0, 300.0))
 
-    def commit(self, run, number, nodes=NODES, **values):
+    def commit(self, run, number, nodes=NODES, measured=None, **values):
         for node in nodes:
             name = f"{run} round {number} of {node}"
             key_id = hashlib.sha256(node.encode()).hexdigest()[:32]
             digest = hashlib.sha256(name.encode()).hexdigest()
             update = UpdateRecord(
-                run, number, node, "received", digest=digest, statement=name.encode(), key_id=key_id, received_at=301.0
+                run,
+                number,
+                node,
+                "received",
+                digest=digest,
+                statement=name.encode(),
+                key_id=key_id,
+                received_at=301.0,
+                metrics=measured or {},
             )
             self.store.record_update(update)
         self.store.begin_aggregation(run, number)

@@ -40,7 +40,8 @@ def distances_of(run: Run, history: History, now: float) -> list[Distance]:
 
     Args:
         run: The run.
-        history: Its rounds; rules that go by them are left out where some are not known.
+        history: Its rounds; rules that go by them are left out where some are not known. Of very many, only the
+            extremes of the older ones count: as the best value, and as evaluations since then.
         now: In Unix seconds.
     """
     stop, evaluation = _section(run, "stop"), _section(run, "evaluation")

@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 from covey.client.values import Round
 from covey.errors import RunFailed, SpecError
+from covey.metrics import NODES
 
 Curve = tuple[tuple[int, float], ...]
 
@@ -21,10 +22,10 @@ def curve_of(rounds: Iterable[Round], metric: str, until: int | None = None) -> 
     """
     known = [item for item in rounds if item.version and (until is None or item.version <= until)]
     names = {name for item in known for name in (*item.metrics, *item.missing)}
-    if names and not names & {metric, f"nodes/{metric}"}:
+    if names and not names & {metric, f"{NODES}{metric}"}:
         raise SpecError(f"sweep.metric: no evaluation gives a metric {metric!r}; there are: {', '.join(sorted(names))}")
     last = max((item.version for item in known if item.metrics or item.missing), default=0)
-    for name in (metric, f"nodes/{metric}"):
+    for name in (metric, f"{NODES}{metric}"):
         values = ((item.version, item.metrics.get(name)) for item in known)
         curve = tuple((at, float(value)) for at, value in values if _is_number(value))
         if curve and curve[-1][0] == last:

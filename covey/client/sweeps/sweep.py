@@ -26,6 +26,7 @@ from covey.client.sweeps.specification import (
     sweep_file,
 )
 from covey.errors import SpecError
+from covey.metrics import NODES
 from covey.spec import RunSpec
 from covey.spec.modes import mode_named
 
@@ -237,7 +238,7 @@ def _require_rungs(sweep: Sweep) -> None:
             f'sweep.prune: a run of mode "{spec.mode}" has its value at its end only: nobody can give it up at a rung. '
             'Leave [sweep.prune] out, or write method = "population", whose members are runs to their end'
         )
-    if sweep.metric.startswith("nodes/") and isinstance(prune, Halving):
+    if sweep.metric.startswith(NODES) and isinstance(prune, Halving):
         raise SpecError(
             f"sweep.prune: {sweep.metric} is known at a run's end only; compare by what is evaluated centrally"
         )

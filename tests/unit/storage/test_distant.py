@@ -75,6 +75,7 @@ def test_a_file_is_there_before_it_is_adopted_and_comes_back_checked(tmp_path, a
     again = opened(tmp_path / "another disk", address)
     assert again.has(artifact.digest)
     assert not again.path(artifact.digest).exists()
+    assert again.size(artifact.digest) == KIB
     assert again.check(artifact.digest)
     assert again.path(artifact.digest).read_bytes() == data
     assert b"".join(address.chunks(artifact.digest)) == data

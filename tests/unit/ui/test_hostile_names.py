@@ -21,7 +21,7 @@ WAIT_MS = 90_000
 NARROW = (390, 800)
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 SHOWN = re.compile("<img src=x")
-VIEWS = ("run/one", "run/one/round/1", "nodes", "node/eve", "events", "submit", "compare/one/two")
+VIEWS = ("run/one", "run/three", "run/one/round/1", "nodes", "node/eve", "events", "submit", "compare/one/two")
 
 
 @pytest.fixture
@@ -39,6 +39,13 @@ def hostile(recorder):
     recorder.store.start_run("one", recorder.NODES, 0, "[]", recorder.version("one", 0), 201.0)
     recorder.open("one", 1)
     recorder.commit("one", 1, metrics={MARKUP: 0.5, "accuracy": 0.25, "x": f"no value: {MARKUP}"}, evaluated=True)
+    text = text.replace('"goal":"max"', '"goal":"max","only":true')
+    recorder.store.add_run(RunRecord("three", f"of {MARKUP}", "rounds", text, 7, "queued", "", 202.0))
+    recorder.store.start_run("three", recorder.NODES, 0, "[]", recorder.version("three", 0), 203.0)
+    recorder.open("three", 1)
+    measured: dict[str, object] = {"evaluation/accuracy": [3.0, 4.0], "evaluation/alone/accuracy": [1.0, 4.0]}
+    measured |= {f"evaluation/{MARKUP}": [1.0, 2.0], "evaluation/auc": f"no value: {MARKUP}"}
+    recorder.commit("three", 1, measured=measured, metrics={f"nodes/{MARKUP}": 0.5})
     recorder.store.add_event(EventRecord(5.0, "drill-joined", "one", "eve", detail={"attack": MARKUP, MARKUP: MARKUP}))
     line = {"at": 1.0, "round": 1, "kind": "output", "text": f"site says {MARKUP}"}
     SiteLogs(recorder.data_dir / FOLDER).add("one", "ada", "all", [line], 2)
@@ -52,7 +59,7 @@ def test_hostile_names_and_metrics_are_text(hostile, recorder):
         with redirect(address) as file:  # as a browser is told to
             page.goto(file.as_uri())
             page.wait_for_url(base)
-        page.get_by_role("link", name=MARKUP).wait_for()
+        page.get_by_role("link", name=MARKUP, exact=True).wait_for()
         for view in VIEWS:
             page.goto(f"{base}#/{view}")
             page.locator("main h1, main h2").first.wait_for()
@@ -61,8 +68,12 @@ def test_hostile_names_and_metrics_are_text(hostile, recorder):
             for summary in page.locator("summary").all():
                 summary.click()
             page.wait_for_load_state("networkidle")
+        page.goto(f"{base}#/run/three")
+        nodes = page.get_by_role("table", name="what each node measured")
+        nodes.get_by_text("+0.5").nth(1).wait_for()
+        assert nodes.get_by_text(SHOWN).count() >= 4
         page.goto(f"{base}#/%E0%A4%A")  # no text in UTF-8: the page begins where it always does
-        page.get_by_role("link", name=MARKUP).wait_for()
+        page.get_by_role("link", name=MARKUP, exact=True).wait_for()
         page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
         page.goto(f"{base}#/run/one")
         page.get_by_role("heading", name="<img").wait_for()

@@ -40,12 +40,13 @@ def test_runs_come_in_pages(client, recorder):
 
 def test_a_run_with_what_its_nodes_did(client, recorder):
     recorder.run("run", rounds=3)
+    recorder.store.add_event(EventRecord(5.0, "drill-joined", "run", "bob", detail={"attack": "alie"}))
     page = client.get("/api/runs/run").json()
     assert (page["run"]["state"], page["run"]["spec"]["rounds"]) == ("interrupted", {"count": 20})
     assert (page["coordinated"], page["privacy"]) == (True, None)
     page = client.get("/api/runs/run/nodes").json()
     assert [(item["node"], item["accepted"]) for item in page["contributions"]] == [("ada", 3), ("bob", 3)]
-    assert page["at_work"] == []
+    assert (page["at_work"], page["drills"]) == ([], {"bob": "alie"})
     assert [(node["node"], node["state"]) for node in page["away"]] == [("ada", "away"), ("bob", "away")]
     assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
 

@@ -68,12 +68,12 @@ const nowParts = (page) => {
   return [workTable(page.at_work, page.now), more ? el("p", { class: "why" }, `${more}: covey node list`) : null, awayWords(page)];
 };
 
-const contributionTable = (contributions, verdicts, size) => [
+const contributionTable = ({ contributions, verdicts, drills }, size) => [
   table(
     "what each node contributed",
     [["node"], ["asked", "num"], ["answers"], ["last verdicts"], ["last that did not count"]],
     contributions.map((item) => [
-      link(item.node, "node", item.node),
+      [link(item.node, "node", item.node), drills[item.node] ? [" ", drill(drills[item.node])] : null],
       number(item.asked),
       bar(COUNTED.map((name) => [name, item[name]]), item.asked),
       strip(verdicts[item.node] ?? []),
@@ -187,7 +187,7 @@ export function runView(run) {
     nodesDue = page.now + (ended ? 60 : 2);
     now.element.hidden = ended;
     fill(now.box, [page.at_work, page.at_work_count, page.away, page.away_count, Math.floor(page.now)], () => nowParts(page));
-    fill(contributions.box, [page.contributions, page.verdicts], () => contributionTable(page.contributions, page.verdicts, size));
+    fill(contributions.box, [page.contributions, page.verdicts, page.drills], () => contributionTable(page, size));
   }
 
   function close() {

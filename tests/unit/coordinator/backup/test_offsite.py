@@ -8,6 +8,7 @@ import json
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         if not (bucket := os.environ.get("COVEY_TEST_S3")):
             pytest.skip("COVEY_TEST_S3 names no bucket of an S3 server")
-        return f"{bucket}/{tmp_path.name}"
+        return f"{bucket}/{uuid.uuid4().hex}"
     return f"file://{tmp_path}/away" if request.param == "file" else f"memory://{tmp_path.name}"
 
 

@@ -242,7 +242,7 @@ async def test_the_operator_s_time_holds_for_a_local_only_baseline_as_a_whole(no
     node.worker.gates["a"] = asyncio.Event()
     config = replace(node.services.config, settings=NodeSettings(limits=Limits(round_s=0.05)))
     node.services = replace(node.services, config=config)
-    only = {"evaluation": {"only": True, "local_rounds": 10**6}, "model": {"initial": "run:x"}, "rounds": {"count": 1}}
+    only = {"evaluation": {"only": True, "local_rounds": 10**4}, "model": {"initial": "run:x"}, "rounds": {"count": 1}}
     await do(assignment("a", spec=parse_data(json.loads(SPEC) | only).to_json()))
     [decline] = node.coordinator.of(msg.Decline)
     assert "took longer than the 0.05 s" in decline.reason

@@ -8,10 +8,12 @@ import structlog
 from covey import messages as msg
 from covey.errors import PolicyError, TaskError
 from covey.node.assignments.conversation import Conversation
+from covey.node.assignments.executor import Executor
 from covey.node.operator.config import NodeSettings
 from covey.node.operator.policy import Policy
 from covey.node.site_log.site_log import SiteLog, log_name
 from covey.telemetry import heard_by
+from covey.wire.identities.signing import UpdateStatement
 from tests.unit.node.memory import Node, assignment
 
 
@@ -52,6 +54,15 @@ async def test_reasons_have_no_paths_either_and_what_is_not_allowed_is_no_failur
     assert [decline.reason for decline in site.coordinator.of(msg.Decline)] == ["not <path>"]
     site.services.site_log.send()
     assert lines(site) == []
+
+
+async def test_why_a_metric_of_a_training_is_missing_has_no_paths_either(site, tmp_path):
+    site.worker.metrics = {"auc": f"no labels in {tmp_path}/labels.csv"}
+    talk = Conversation(site.services, assignment("a", 1), lambda stage, update: None)
+    site.coordinator.listen(talk.answered)
+    await Executor(site.services).do(talk)
+    (offer,) = site.coordinator.of(msg.UpdateOffer)
+    assert UpdateStatement.from_bytes(offer.statement).metrics == {"auc": "no labels in <path>"}
 
 
 async def test_the_node_s_own_log_is_shared_where_it_is_about_a_run(site):
