@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from covey.coordinator.admin.access.study_edits import StudyEdits
 from covey.coordinator.admin.handlers import ADMIN_CALLS, admin_handler
 from covey.coordinator.admin.service import AdminService
 from covey.coordinator.nodes.handlers import coordinator_handler
@@ -26,7 +27,9 @@ def served(handler, method):
     ],
 )
 def test_every_method_of_a_service_has_a_handler_of_its_form(make: Any, service: Any, descriptor: Any) -> None:
-    handler = make(service.__new__(service))
+    made = service.__new__(service)
+    made.study_edits = StudyEdits.__new__(StudyEdits)  # which serves the calls of studies
+    handler = make(made)
     assert handler.service_name() == descriptor.full_name
     for method in descriptor.methods:
         found = served(handler, f"/{descriptor.full_name}/{method.name}")
