@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -32,8 +31,13 @@ async def bring(services: RunServices, digests: Iterable[str]) -> None:
 
     There everybody would wait for it. It says nothing of a file that is damaged or missing.
     """
+    wanted = list(digests)
+    await services.store.obstacle.passed(lambda: asyncio.to_thread(_look_at, services.files, wanted))
+
+
+def _look_at(files: Files, digests: Iterable[str]) -> None:
     for digest in digests:
-        await services.store.obstacle.passed(partial(asyncio.to_thread, services.files.check, digest))
+        files.check(digest)
 
 
 async def check_files(services: RunServices, run: str) -> list[UpdateRecord]:
