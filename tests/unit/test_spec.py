@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from covey.errors import SpecError
-from covey.spec import RunSpec, Schedule, TrainingSection, parse_data, parse_json, parse_toml
+from covey.spec import RunSpec, Schedule, TrainingSection, above_bounds, parse_data, parse_json, parse_toml
 
 LEAST = 'name = "r"\n[task]\nname = "digits"\n'
 FULL = """
@@ -181,8 +181,40 @@ def test_a_seed_fits_the_store(seed):
 def test_what_would_cost_a_node_without_bound_has_one(key, most):
     with pytest.raises(SpecError) as refused:
         parse_toml(f"{key} = {most + 1}\n{LEAST}")
-    assert key in str(refused.value)
-    assert f"{most}" in str(refused.value)
+    assert f"{key}: Input should be less than or equal to {most} (given: {most + 1})" in str(refused.value)
+    parse_toml(f"{key} = {most}\n{LEAST}", later=True)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_is_on_record_above_the_bounds_is_read_as_it_is(later):
+    asked = {
+        "data": {"parts": 100_001, "shards_per_node": 1001},
+        "training": {"local_steps": 1_000_002, "local_first": 1_000_001},
+        "evaluation": {"local_rounds": 10_001},
+        "rounds": {"count": 100_000_001, "max_retries": 10_001},
+        "async": {"updates": 100_000_001},
+        "gossip": {"steps": 100_000_001},
+    }
+    plain = {mode: json.loads(parse_toml(f'mode = "{mode}"\n{LEAST}').to_json()) for mode in ("async", "gossip")}
+    above = set[str]()
+    for specification in plain.values():
+        for section in asked.keys() & specification.keys():
+            specification[section] |= asked[section] if later or section != "evaluation" else {}
+        specification["training"]["local_epochs"] = None
+        spec = parse_json(json.dumps(specification), later=later)
+        assert parse_json(spec.to_json(), later=later) == spec
+        above |= {line.partition(" (")[0] for line in above_bounds(spec)}
+    assert above == {
+        "data.parts: at most 100,000",
+        "data.shards_per_node: at most 1,000",
+        "training.local_steps: at most 1,000,000",
+        "training.local_first: at most 1,000,000",
+        *({"evaluation.local_rounds: at most 10,000"} if later else ()),
+        "rounds.count: at most 100,000,000",
+        "rounds.max_retries: at most 10,000",
+        "async.updates: at most 100,000,000",
+        "gossip.steps: at most 100,000,000",
+    }
 
 
 def test_every_wrong_key_is_told_in_one_message():
