@@ -85,15 +85,15 @@ def take_address(data_dir: Path, url: str | None, record: str) -> Address | None
             "have them on this disk again, make a backup with that, and restore it into another folder"
         )
     address = Address(url)
-    found, me = address.holder(record, new=not known.address), secrets.token_hex(16)
-    if found and found not in known.holders:
+    before, me = address.holder(record, new=not known.address), secrets.token_hex(16)
+    if before and before not in known.holders:
         raise Conflict(
             f"{url} is another data directory's than {data_dir}: a backup of it was restored, or it was copied. Each "
             "would delete the models of the other. Give this one an address, or a prefix, of its own: a restored "
             "backup is whole, and its models are sent there. Only if the other one is gone for good, and "
             f'this one is to have {url}, let {{"record": "{record}"}} be all that is in {url}/{FILE}'
         )
-    _write(data_dir, known.model_copy(update={"holders": (found, me)}))
+    _write(data_dir, known.model_copy(update={"holders": (before, me)}))
     address.claim(record, me)
     _write(data_dir, _Note(address=url, holders=(me,)))
     return address
