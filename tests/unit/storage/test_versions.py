@@ -5,7 +5,7 @@ import pytest
 from covey.artifact import artifact_of
 from covey.errors import NotFound
 from covey.storage.record.records import VersionRecord
-from covey.storage.record.versions import best_version
+from covey.storage.record.versions import best_version, said
 
 
 def version(number, metrics=None, kept=True):
@@ -34,3 +34,8 @@ def test_values_that_are_no_numbers_are_never_the_best():
 def test_without_such_a_metric_it_says_which_there_are():
     with pytest.raises(NotFound, match=r"'f1'.*known metrics: accuracy, loss"):
         best_version([version(1, {"loss": 1.0, "accuracy": 0.5})], "f1", "max")
+
+
+def test_versions_are_said_in_a_few_words():
+    assert (said([]), said([3]), said([0, 4, 5, 6, 9])) == ("", "3", "0, 4 to 6, 9")
+    assert said(range(0, 40, 2)) == "..., 24, 26, 28, 30, 32, 34, 36, 38"
