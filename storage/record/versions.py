@@ -43,7 +43,7 @@ class Versions(ABC):
         """Merge metrics into a version's; with `evaluated`, mark it as evaluated. Raises `NotFound`."""
 
 
-def said(numbers: Sequence[int]) -> str:
+def numbers_in_words(numbers: Sequence[int]) -> str:
     """Versions for people, in at most `MOST_SAID` parts: "0, 4 to 7"; of more, the newest.
 
     Args:
@@ -62,7 +62,7 @@ def said(numbers: Sequence[int]) -> str:
 def no_longer_kept(record: Versions, version: VersionRecord) -> NotFound:
     """The error where a version's file is gone; it says which ones there are."""
     kept = [other.version for other in record.versions(version.run, kept_only=True) if other != version]
-    which = f"choose another one: {said(kept)}" if kept else "and no other one is"
+    which = f"choose another one: {numbers_in_words(kept)}" if kept else "and no other one is"
     return NotFound(
         f"version {version.version} of run {version.run} is no longer kept; {which} ([keep] in its specification says "
         "what stays)"

@@ -5,7 +5,7 @@ import pytest
 from covey.artifact import artifact_of
 from covey.errors import NotFound
 from covey.storage.record.records import VersionRecord
-from covey.storage.record.versions import best_version, said
+from covey.storage.record.versions import best_version, numbers_in_words
 
 
 def version(number, metrics=None, kept=True):
@@ -37,5 +37,6 @@ def test_without_such_a_metric_it_says_which_there_are():
 
 
 def test_versions_are_said_in_a_few_words():
-    assert (said([]), said([3]), said([0, 4, 5, 6, 9])) == ("", "3", "0, 4 to 6, 9")
-    assert said(range(0, 40, 2)) == "..., 24, 26, 28, 30, 32, 34, 36, 38"
+    assert (numbers_in_words([]), numbers_in_words([3])) == ("", "3")
+    assert numbers_in_words([0, 4, 5, 6, 9]) == "0, 4 to 6, 9"
+    assert numbers_in_words(range(0, 40, 2)) == "..., 24, 26, 28, 30, 32, 34, 36, 38"
