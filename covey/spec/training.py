@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from covey.spec.bounds import Most
 from covey.spec.sections import Beta, ExtraOptions, NonNegative, PluginName, Positive, Section, Wrong
 
 MOST_STEPS, MOST_EPOCHS = 1_000_000, 10_000
 """That one round may ask of a node."""
 STALL_S = 540.0
 """[training] stall_s where a run says nothing; then it is left out of the JSON, as stored specifications have it."""
+GpuMemory = Annotated[Positive, Field(le=100_000)]
 
 
 class Schedule(Section):
@@ -46,9 +48,9 @@ class TrainingSection(Section):
     """Leave out an epoch's last batch where it is shorter than the others (unless it is the only one)."""
     workers: Annotated[int, Field(ge=0, le=64, exclude_if=lambda workers: not workers)] = 0
     """Processes beside the training that load examples ahead of it; 0: the training loads them itself."""
-    local_epochs: int | None = Field(default=None, ge=1, le=MOST_EPOCHS)
-    local_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
-    local_first: Annotated[int, Field(ge=0, le=MOST_STEPS, exclude_if=lambda steps: not steps)] = 0
+    local_epochs: Annotated[int | None, Field(ge=1), Most(MOST_EPOCHS)] = None
+    local_steps: Annotated[int | None, Field(ge=1), Most(MOST_STEPS)] = None
+    local_first: Annotated[int, Field(ge=0, exclude_if=lambda steps: not steps), Most(MOST_STEPS)] = 0
     """In so many first steps of a round only the tensors are trained that stay on the node, in the others only those
     that are shared (FedRep); 0: all of them in every step."""
     clip_norm: Positive | None = None
@@ -57,7 +59,7 @@ class TrainingSection(Section):
     """bf16: autocast where the device has it, else float32."""
     deterministic: Literal["require", "best-effort"] = "best-effort"
     threads: int = Field(default=1, ge=1, le=256)
-    gpu_memory_gib: Annotated[Positive | None, Field(exclude_if=lambda gib: gib is None)] = None
+    gpu_memory_gib: Annotated[GpuMemory | None, Field(exclude_if=lambda gib: gib is None)] = None
     """GiB that training takes of a node's GPU: runs share one as far as they fit together; None: it is not counted."""
     stall_s: Annotated[Positive, Field(exclude_if=lambda stall_s: stall_s == STALL_S)] = STALL_S
     """How long training or evaluation may go without a step (loading the data counts): then its worker is ended."""
