@@ -205,7 +205,12 @@ def evict(
     knew = tuple(name for name, outcome in outcomes.items() if outcome is False)
     unreachable = {name: str(outcome) for name, outcome in outcomes.items() if isinstance(outcome, CoveyError)}
     if not told and not knew:
-        raise CoveyError(f"nobody could be told: {'; '.join(f'{n}: {why}' for n, why in unreachable.items())}")
+        reasons = "; ".join(f"{name}: {why}" for name, why in unreachable.items())
+        raise CoveyError(
+            f"nobody could be told: {reasons}. Nodes that are through with the run answer no more: if all are, there "
+            "is nothing left to evict it from, and covey gossip audit says what it gave; else run this again where one "
+            "can be called, or when one is started again"
+        )
     return Eviction(run, peer, told, knew, unreachable)
 
 

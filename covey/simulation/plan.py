@@ -49,6 +49,7 @@ class Plan:
             evaluated; None: it goes on to its end.
         resumed: The id of a run in the folder that was left so, or was killed: it goes on with its next round.
         lasting: What nodes keep between rounds is in the folder until the run has ended, and is taken up with it.
+        begins: Called once the specification is known to be right, and the run begins.
         told: Called before it begins with each thing that one should know: what it will have spent of its privacy.
     """
 
@@ -68,6 +69,7 @@ class Plan:
     resumed: str = ""
     lasting: bool = False
     told: Callable[[str], None] = lambda note: None
+    begins: Callable[[Plan], None] = lambda plan: None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew 
         job = DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True, written=plan.written)
         description = await env.worker.do(DESCRIBE, job)
         require_enough(plan, description)
+        plan.begins(plan)
         for note in description.notes:
             plan.told(note)
         with _stopping(env) if crew is None else contextlib.nullcontext():

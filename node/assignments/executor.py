@@ -19,7 +19,7 @@ from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
 from covey.node.assignments.kept import kept_file
 from covey.node.assignments.offer import Delivery
-from covey.node.assignments.training import Training
+from covey.node.assignments.training import Training, work_in_words
 from covey.node.services import NodeServices
 from covey.node.updates import FinishedUpdate
 from covey.spec import RunSpec, parse_json
@@ -98,8 +98,9 @@ class Executor:
             elif update is None:
                 update = await self._training.train(talk, spec)
             talk.advanced("trained", update.digest)
+            what = "update" if work_in_words(spec) == "training" else "answer"
             with self._services.metrics.phases.labels("uploading").time():
-                is_settled = await Delivery(talk, update).deliver()
+                is_settled = await Delivery(talk, update, what).deliver()
             if is_settled:
                 await (self.held.at_once if update.is_small else self.held.alone)(self._delivered, update)
                 return

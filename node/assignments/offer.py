@@ -22,10 +22,11 @@ class Delivery:
     Args:
         talk: About the update's assignment.
         update: What is to be delivered.
+        what: It is called so in the log.
     """
 
-    def __init__(self, talk: Conversation, update: FinishedUpdate) -> None:
-        self._talk, self._services, self._update = talk, talk.services, update
+    def __init__(self, talk: Conversation, update: FinishedUpdate, what: str = "update") -> None:
+        self._talk, self._services, self._update, self._what = talk, talk.services, update, what
 
     async def deliver(self) -> bool:
         """Offer until the matter is settled. False: files are wanted that are gone, or damaged, here.
@@ -103,7 +104,7 @@ class Delivery:
             await self._services.bulk.upload(self._services.files.path(digest), artifact, offset, meter)
 
     async def _refused(self, refusal: msg.Refusal) -> bool | None:
-        self._talk.log.warning("update refused", code=refusal.code, reason=refusal.reason)
+        self._talk.log.warning(f"{self._what} refused", code=refusal.code, reason=refusal.reason)
         if refusal.code not in FINAL:
             await self._services.clock.sleep(RETRY_S * (2 + random.random()))
             return None
@@ -115,7 +116,7 @@ class Delivery:
         if ReceiptStatement.from_bytes(receipt.statement).update != self._update.digest:
             raise CorruptChunk("the receipt is for another update")
         self._services.store.keep_receipt(self._update.run, receipt.statement, receipt.signature)
-        self._talk.log.info("update delivered")
+        self._talk.log.info(f"{self._what} delivered")
         self._settle("received")
         return True
 

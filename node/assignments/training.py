@@ -14,6 +14,7 @@ import structlog
 from covey import faults
 from covey import messages as msg
 from covey.errors import Obstructed, PolicyError, TaskError, WorkerDied, WorkerStalled
+from covey.figures import METHOD as STATISTICS
 from covey.layout import Layout
 from covey.metrics import EVALUATED, EVALUATION, failed, missing
 from covey.node.assignments.allowed_time import allowed_time
@@ -33,6 +34,13 @@ from covey.worker.jobs.operations import TRAIN
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 
 log = structlog.get_logger(room="node")
+
+
+def work_in_words(spec: RunSpec) -> str:
+    """What a node does in a round of a run, for its log."""
+    if spec.evaluation.only:
+        return "evaluating"
+    return "answering" if spec.method.name == STATISTICS else "training"
 
 
 class Training:
@@ -66,7 +74,7 @@ class Training:
         faults.reach("downloaded")
         talk.advanced("has-base", "")
         job = self._job(talk.assignment, spec, layout, base, await self._settled_state(talk.assignment, spec), inputs)
-        talk.log.info("training")
+        talk.log.info(work_in_words(spec))
         with services.metrics.phases.labels("training").time():
             result = await self._use_worker(talk, job)
         services.metrics.trained(result)

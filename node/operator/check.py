@@ -11,6 +11,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.errors import CoveyError
+from covey.figures import METHOD as STATISTICS
 from covey.metrics import missing
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.policy import BUILT_IN_TASKS, Policy
@@ -149,12 +150,15 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
         checked = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:
         return [Finding(what, False, str(error))]
+    asks = spec.method.name == STATISTICS  # and has no model
     text = (
-        f"{checked.examples} examples, {checked.parameters:,} parameters, loss {checked.loss:.4g}, "
+        f"{checked.examples} examples, figures of which go into its answer; there is no model"
+        if asks
+        else f"{checked.examples} examples, {checked.parameters:,} parameters, loss {checked.loss:.4g}, "
         f"{checked.seconds_per_step * 1000:.1f} ms a step on {checked.device}"
     )
     problems = [f"no {name}: {reason}" for name, reason in sorted(missing(checked.evaluation).items())]
-    shared = [Finding("exchange", True, checked.sharing)] if checked.sharing else []
+    shared = [Finding("exchange", True, checked.sharing)] if checked.sharing and not asks else []
     private = [Finding("privacy", True, checked.privacy.removeprefix("privacy: "))] if checked.privacy else []
     passed = [Finding("outgoing", True, f"passes {', '.join(checked.filters)}")] if checked.filters else []
     warned = [Finding("warning", True, text) for text in checked.warnings]

@@ -129,8 +129,8 @@ def _say(certified: Certified) -> None:
     json_fields=EVICT_FIELDS,
 )
 @click.argument("node")
-@click.option("--run", required=True, help="Of which run.")
-@click.option("--peers", type=EXISTING_FILE, required=True, help="The run's peers file: whom to tell.")
+@click.option("--run", help="Of which run: needed.")
+@click.option("--peers", type=EXISTING_FILE, help="The run's peers file, whom to tell: needed.")
 @click.option("--incarnation", type=click.IntRange(1), default=1, show_default=True, help="Which life of the node.")
 @click.option("--for-good", is_flag=True, help="Every incarnation of it, also those to come.")
 @click.option("--reason", default="evicted by an admin", show_default=True, help="For people.")
@@ -139,8 +139,8 @@ def _say(certified: Certified) -> None:
 @json_option
 def evict(
     node: str,
-    run: str,
-    peers: Path,
+    run: str | None,
+    peers: Path | None,
     incarnation: int,
     for_good: bool,
     reason: str,
@@ -153,6 +153,9 @@ def evict(
     Mass on its way to it comes back to its senders, and is reported as uncertain. The node may take part again as a new
     incarnation, unless it is --for-good. Every node that can be called is told, and says it on.
     """
+    if run is None or peers is None:
+        whole = f"covey ca evict {node} --run RUN --peers peers.toml --dir DIR"
+        raise click.UsageError(f"say of which run, and whom to tell: {whole}{' --for-good' if for_good else ''}")
     if (identity_folder is None) == (authority_folder is None):
         raise click.UsageError("say who signs: --identity of an admin, or --dir of the authority, one of the two")
     from covey.client import authority

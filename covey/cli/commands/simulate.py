@@ -119,6 +119,7 @@ def simulate(
         model=given.path if given is not None else None,
         ray=cluster,
         told=lambda note: click.echo(note, err=True),
+        begins=announced,
         **machines,
     )
     outcome = _simulated(plan)
@@ -152,6 +153,12 @@ def _simulated(plan: Plan) -> Simulated:
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")
+    with view() as shown:
+        return run_plan(plan, shown.update)
+
+
+def announced(plan: Plan) -> None:
+    """Say what begins, and where its record is."""
     click.echo(f"{plan.nodes} virtual nodes; the record is in {plan.folder}", err=True)
     for attack in plan.attacks:
         click.echo(
@@ -160,8 +167,6 @@ def _simulated(plan: Plan) -> Simulated:
             ),
             err=True,
         )
-    with view() as shown:
-        return run_plan(plan, shown.update)
 
 
 def _fields(plan: Plan, outcome: Simulated) -> Mapping[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from covey.cli.views.listing import safe_text
 from covey.cli.views.times import when
+from covey.client.reading.run_log import detail_in_words
 from covey.client.reading.site_log import SiteLine
 from covey.client.values import Event, LogLine
 
@@ -62,9 +63,5 @@ def _local(line: LocalLine, run: str) -> str:
 
 def _event(item: Event) -> Text:
     of = "  ".join(filter(None, [when(item.at), item.kind, item.node, item.run and f"run {item.run}"]))
-    detail = _detail(item.detail)
+    detail = detail_in_words(item.detail)
     return safe_text(f"{of}  {detail}" if detail else of)
-
-
-def _detail(detail: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in detail.items())

@@ -48,9 +48,13 @@ def safe_lines(text: str) -> Text:
 
 
 def console(*, no_color: bool = False) -> Console:
-    """Standard output; COLUMNS says how wide it is, else the terminal. NO_COLOR in the environment counts, too."""
+    """Standard output; COLUMNS says how wide it is, else the terminal. Without colours nothing is bold either.
+
+    NO_COLOR in the environment counts, too.
+    """
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_COLUMNS
-    colour: dict[str, Any] = {"no_color": True} if no_color else {}
+    plain = no_color or bool(os.environ.get("NO_COLOR"))
+    colour: dict[str, Any] = {"no_color": True, "color_system": None} if plain else {}
     return Console(width=width, highlight=False, markup=False, emoji=False, file=sys.stdout, **colour)
 
 

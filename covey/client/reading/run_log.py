@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from covey.client.values import Event, LogLine, Round, RoundDetail, Update
 
@@ -17,7 +18,7 @@ def log_of(events: Iterable[Event], rounds: Iterable[Round], detail_of: Callable
         rounds: Those that are looked at.
         detail_of: A round's answers, asked for where some of them do not count.
     """
-    lines = [LogLine(event.at, event.kind, node=event.node, text=_detail(event)) for event in events]
+    lines = [LogLine(event.at, event.kind, node=event.node, text=detail_in_words(event.detail)) for event in events]
     for item in rounds:
         lines += _of_round(item)
         if item.rejected + item.declined + item.lost + item.late:
@@ -25,8 +26,25 @@ def log_of(events: Iterable[Event], rounds: Iterable[Round], detail_of: Callable
     return sorted(lines, key=lambda line: line.at)
 
 
-def _detail(event: Event) -> str:
-    return ", ".join(f"{key} {value}" for key, value in event.detail.items() if value != "")
+def detail_in_words(detail: Mapping[str, Any]) -> str:
+    """What an event has to say; what is empty is left out."""
+    words = ((key, _in_words(value)) for key, value in detail.items())
+    return ", ".join(f"{key.replace('_', ' ')} {text}" for key, text in words if text)
+
+
+def _in_words(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case Mapping():
+            return f"({text})" if (text := detail_in_words(value)) else ""
+        case list() | tuple():
+            return ", ".join(filter(None, map(_in_words, value)))
+    return str(value)
 
 
 def _of_round(item: Round) -> Iterator[LogLine]:

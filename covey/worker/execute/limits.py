@@ -137,7 +137,7 @@ def check_privacy(limits: TrainLimits, spec: RunSpec, codec: Codec, before: int)
         )
     if not limits.wants_privacy and section is None:
         return {}
-    spent = account(before + 1)
+    spent, what = account(before + 1), "answer" if method is not None and method.statistics else "training"
     if limits.max_epsilon < UNBOUNDED and spent.delta > limits.max_delta:
         raise PolicyError(
             f"a delta of {spent.delta:g}; this node's operator allows {limits.max_delta:g} ([policy] max_delta in "
@@ -147,7 +147,7 @@ def check_privacy(limits: TrainLimits, spec: RunSpec, codec: Codec, before: int)
     for whose, bound in bounds.items():
         if bound is not None and spent.epsilon > bound:
             raise PolicyError(
-                f"with this training the run would have spent epsilon = {spent.epsilon:.4g} of the privacy of this "
+                f"with this {what} the run would have spent epsilon = {spent.epsilon:.4g} of the privacy of this "
                 f"node's examples, after {before} before it; {bound:g} is allowed ({whose})"
             )
     return spent_metrics(spec, codec, before + 1) if section is not None else {}

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from covey.cli.views import run_screen, run_views, tables
 from covey.cli.views.run_screen import SHOWN_ROUNDS
@@ -172,9 +173,17 @@ def test_the_live_table_makes_a_frame_now_and_then_and_at_the_end(screen, monkey
 def test_without_colours_a_screen_has_none(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert [tables.console(no_color=chosen).no_color for chosen in (True, False)] == [True, False]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def drawn(**chosen):
+        console = tables.console(**chosen)
+        with console.capture() as text:
+            console.print(Text("run", style="bold red"))
+        return text.get()
+
+    assert (drawn(no_color=True), drawn(no_color=False)) == ("run\n", "\x1b[1;31mrun\x1b[0m\n")
     monkeypatch.setenv("NO_COLOR", "1")
-    assert tables.console().no_color
+    assert drawn() == "run\n"
 
 
 def test_what_a_node_says_cannot_steer_the_terminal(capsys):

@@ -71,6 +71,9 @@ def test_who_signs_an_eviction_must_be_said_and_be_an_admin(ca, tmp_path):
     ca("issue", "bob", "--dir", tmp_path / "ca", "--to", tmp_path / "bob")
     evict = ("evict", "ada", "--run", "digits", "--peers", peers)
     ca(*evict, fails="one of the two")
+    whole = "covey ca evict ada --run RUN --peers peers.toml --dir DIR"
+    ca("evict", "ada", fails=f"say of which run, and whom to tell: {whole}")
+    ca("evict", "ada", "--run", "digits", "--for-good", fails=f"{whole} --for-good")
     ca(*evict, "--identity", tmp_path / "bob", fails="'bob' is a node")
     ca("evict", "eve", "--run", "digits", "--peers", peers, "--dir", tmp_path / "ca", fails="names no 'eve'")
-    ca(*evict, "--dir", tmp_path / "ca", fails="nobody could be told")
+    ca(*evict, "--dir", tmp_path / "ca", fails="Nodes that are through with the run answer no more")

@@ -7,6 +7,7 @@ import pytest
 
 from covey.client.connection import connect
 from covey.client.specification import parsed
+from covey.errors import SpecError
 from covey.simulation.plan import Plan
 from covey.simulation.simulation import simulate
 from covey.telemetry import quiet_by_default
@@ -37,6 +38,20 @@ def plan(tmp_path):
 def rounds_of(folder, run):
     with connect(folder) as record:
         return record.rounds(run)
+
+
+def test_a_run_that_is_refused_never_begins(plan, tmp_path):
+    begun, task = [], SPEC.split("[training]")[0]
+    method = '[method]\nname = "statistics"\noptions = { columns = ["pixel-mean"], epsilon = 1.0 }\n'
+    noisy = f"{task}{method}[rounds]\ncount = 1\n"
+    refused = replace(plan, spec=parsed(noisy), folder=tmp_path / "refused", begins=begun.append)
+    with quiet_by_default():
+        with pytest.raises(SpecError, match="ranges needs"):
+            asyncio.run(simulate(refused, crew=CrewHere(tmp_path)))
+        assert begun == []
+        one = replace(plan, spec=parsed(SPEC.replace("count = 4", "count = 1")), begins=begun.append)
+        asyncio.run(simulate(one, crew=CrewHere(tmp_path / "crew")))
+    assert begun == [one]
 
 
 def test_a_run_that_is_paused_and_taken_up_again_comes_to_the_same_model(plan, tmp_path):

@@ -151,7 +151,11 @@ def test_the_operator_says_what_may_be_spent(tmp_path: Path) -> None:
     for limits, before, text in (
         (TrainLimits(min_k=10, label_counts="noisy"), 0, r"may spend .\[policy\] max_epsilon"),
         (TrainLimits(max_epsilon=2.0), 0, "how many examples of each label"),
-        (TrainLimits(max_epsilon=1.9, label_counts="noisy"), 0, "would have spent epsilon = 2 .* 1.9 is allowed"),
+        (
+            TrainLimits(max_epsilon=1.9, label_counts="noisy"),
+            0,
+            "this answer the run would .* epsilon = 2 .* 1.9 is allowed",
+        ),
         (allowed, 1, "would have spent epsilon = 4 .*, after 1 before it"),
     ):
         with pytest.raises(PolicyError, match=text):

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from covey import messages as msg
 from covey.artifact import artifact_of
@@ -48,6 +49,22 @@ async def test_an_assignment_is_trained_and_delivered(node, do):
     assert offer.parts[0].data == b"a 4 model".ljust(20, b".")
     assert node.on_disk() == {asked.model.digest}  # what was delivered is not needed any more
     assert node.outcomes() == {"received": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, ["training", "update delivered"]),
+        ({"method": {"name": "statistics", "options": {"columns": ["pixel-mean"]}}}, ["answering", "answer delivered"]),
+        ({"model": {"initial": "run:a"}, "evaluation": {"only": True}}, ["evaluating", "answer delivered"]),
+    ],
+    ids=["training", "statistics", "evaluation"],
+)
+async def test_the_log_says_what_was_done(node, do, more, words):
+    spec = parse_data({"name": "x", "task": {"name": "digits"}, "rounds": {"count": 1}, **more})
+    with capture_logs() as logged:
+        await do(assignment("a", spec=spec.to_json()))
+    assert [line["event"] for line in logged if line["log_level"] == "info"] == words
 
 
 async def test_what_is_finished_is_delivered_after_a_restart_without_training(node, do, tmp_path):
