@@ -82,7 +82,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     if context.spec.evaluation.only:
         return _only_evaluated(context, job, codec, host, began)
     # What a node tells of its data would have to be paid for.
-    tells = job.evaluate and not hides_examples(context.spec, codec) and not context.method.statistics
+    tells = job.evaluate and not hides_examples(context.spec, codec) and not _is_all_it_tells(context.method)
     evaluation: Metrics = {}
     if tells:
         evaluation = let_out(context, job, _safely(host, lambda: _evaluated(context, context.eval_data, host)))
@@ -200,7 +200,7 @@ def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
 def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
     codec = load_codec(context.spec.exchange)
     if job.where == "node":
-        if context.method.statistics or hides_examples(context.spec, codec):
+        if _is_all_it_tells(context.method) or hides_examples(context.spec, codec):
             return {}  # what a node tells of its data would have to be paid for
         check_privacy(job.limits, context.spec, codec, 0)
     dataset = context.central_data if job.where == "central" else context.eval_data

@@ -8,20 +8,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
+from covey.codecs.contract import MessagePrivacy
 from covey.errors import PolicyError, SpecError
 from covey.figures import Figures, FiguresForm
 from covey.learning.task import NodeData
+from covey.learning.training import loop
+from covey.methods.fedprox import FedProx
 from covey.methods.statistics.method import Statistics
 from covey.methods.statistics.noise import Noise, noisy_answer, noisy_objection, noisy_totals
 from covey.testing.method_rounds import EXAMPLES, MethodRounds, NormedExample, examples, spec_of
-from covey.worker.jobs.training import UNBOUNDED, TrainLimits
+from covey.worker.jobs.training import UNBOUNDED, TrainLimits, TrainProgress
+from covey.worker.program.host import Host
 
 FORM = FiguresForm(("age", "dose"), bins=8, labels=3)
 GRID = np.array([[0.0, 100.0], [0.0, 4.0]])
@@ -182,13 +186,28 @@ def test_whatever_a_run_asks_for_no_loss_leaves_with_statistics(
     """A hostile coordinator's specification, that no honest one would accept."""
     spec = spec_of("statistics", options, rounds={"count": count})
     rounds, given = MethodRounds(spec, tmp_path / "run"), json.loads(spec.to_json())
-    changed = {"training": {"batch_size": 1, "local_epochs": None, "local_steps": 1}, **changed}
+    changed = {"training": {"local_epochs": None, "local_steps": 1}, **changed}
     hostile = json.dumps({**given, **{name: {**given[name], **keys} for name, keys in changed.items()}})
     limits = TrainLimits(min_k=10, max_epsilon=2.0 if "epsilon" in options else UNBOUNDED)
     result = rounds.train("n0", spec_json=hostile, limits=limits)
     assert (dict(result.metrics), result.steps, dict(result.evaluation)) == ({}, 0, {})
     assert [part.name for part in result.parts] == ["answer"]
     assert result.own_state == (), "nothing of the model is trained, so there is nothing to keep"
+
+
+def test_a_method_with_noise_tells_no_metrics_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it trains."""
+    monkeypatch.setattr(loop, "PROGRESS_INTERVAL_S", 0.0)
+    told: list[TrainProgress] = []
+    host = Host(torch.device("cpu"), report=lambda progress: told.append(cast(TrainProgress, progress)))
+    for is_noisy in (False, True):
+        if is_noisy:
+            monkeypatch.setattr(FedProx, "privacy", MessagePrivacy(1.0, 0.0, "laplace", 1.0))
+        rounds = MethodRounds(spec_of("fedprox"), tmp_path / str(is_noisy), host=host)
+        result = rounds.train("n0", evaluate=True)
+        assert [bool(metrics) for metrics in (result.metrics, result.evaluation)] == [not is_noisy] * 2
+        assert math.isnan(told[-1].loss) == is_noisy
+        assert bool(rounds.evaluate("n0")) != is_noisy
 
 
 def test_a_part_of_the_model_that_nobody_trains_is_not_trained_first(tmp_path: Path) -> None:
