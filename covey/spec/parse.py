@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from covey.errors import SpecError
-from covey.spec.bounds import STORED
 from covey.spec.modes import DEFAULT, model_named
 from covey.spec.run import RunSpec
 from covey.spec.sections import LATER
@@ -124,8 +123,7 @@ def _validated(data: Mapping[str, Any], *, later: bool) -> RunSpec:
 def parse_json(text: str | bytes, *, later: bool = False) -> RunSpec:
     """Read a specification from its canonical JSON. It comes with every assignment of a run, and is read once.
 
-    It is taken for one that was accepted: numbers may be beyond what new runs may have (`Section.beyond`). With
-    `later`, as in `parse_toml`, it is a new one.
+    `later` as in `parse_toml`.
 
     Raises:
         SpecError: As `parse_data`, or it is not JSON.
@@ -137,7 +135,7 @@ def parse_json(text: str | bytes, *, later: bool = False) -> RunSpec:
 def _read(text: str | bytes, later: bool) -> RunSpec:
     model = model_named(_mode_in(text))
     try:
-        return model.model_validate_json(text, context=LATER if later else STORED)
+        return model.model_validate_json(text, context=LATER if later else None)
     except ValidationError as error:
         raise SpecError(explain(error, model)) from error
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from covey.spec.bounds import Most
 from covey.spec.sections import MOST_RETRIES, MOST_ROUNDS, NonNegative, Positive, Section, Wrong
 
 
 class RoundsSection(Section):
     """[rounds]: the synchronous mode's policy; other modes have `rejoin_s`, `max_retries` and `short` from it, too."""
 
-    count: Annotated[int, Most(MOST_ROUNDS)] = Field(default=20, ge=1)
+    count: int = Field(default=20, ge=1, le=MOST_ROUNDS)
     participants: float | int = Field(default=1.0, gt=0)
     """A fraction (a decimal, at most 1.0) or a number (an integer) of the eligible nodes, drawn from the seed."""
     min_nodes: int = Field(default=1, ge=1)
@@ -31,7 +30,7 @@ class RoundsSection(Section):
     hard_deadline_s: Positive = 3600.0
     rejoin_s: NonNegative = 30.0
     """How long a node that lost its connection is still expected back before it counts as lost."""
-    max_retries: Annotated[int, Most(MOST_RETRIES)] = Field(default=3, ge=0)
+    max_retries: int = Field(default=3, ge=0, le=MOST_RETRIES)
     short: Literal["wait", "fail"] = "wait"
     """What to do when the retries are used up: wait for more nodes, or fail the run."""
 
@@ -63,7 +62,7 @@ class RoundsSection(Section):
 class AsyncSection(Section):
     """[async]: the asynchronous mode's policy (mode = "async")."""
 
-    updates: Annotated[int, Most(MOST_ROUNDS)] = Field(default=1000, ge=1)
+    updates: int = Field(default=1000, ge=1, le=MOST_ROUNDS)
     """The run ends when so many updates have been decided on."""
     min_nodes: int = Field(default=1, ge=1)
     """The run starts, and goes on, with at least so many nodes; default: what the policy needs for its f."""

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, mo
 from typing_extensions import override
 
 from covey.errors import SpecError
-from covey.spec.bounds import Most
 from covey.validation import refusals
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -42,17 +41,6 @@ class Section(BaseModel):
     def impossible(self) -> Iterator[Wrong]:
         """Values that others of the same section, or of those in it, rule out."""
         yield from ()
-
-    def beyond(self) -> Iterator[Wrong]:
-        """Values that a new run may not have, of this section and those in it: they cost a node without bound."""
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if isinstance(value, Section):
-                inside = field.alias or name
-                yield from ((f"{inside}.{key}", text, given) for key, text, given in value.beyond())
-            for bound in field.metadata:
-                if isinstance(bound, Most) and bound.is_below(value):
-                    yield name, f"at most {bound.most}", value
 
     @model_validator(mode="after")
     def _refuse_impossible(self, info: ValidationInfo) -> Self:
@@ -154,9 +142,9 @@ class DataSection(Section):
     partition: PluginName = "iid"
     alpha: Positive = 0.5
     """Dirichlet concentration (partition = "dirichlet")."""
-    shards_per_node: Annotated[int, Most(MOST_SHARDS)] = Field(default=2, ge=1)
+    shards_per_node: int = Field(default=2, ge=1, le=MOST_SHARDS)
     """Label shards each node gets (partition = "shards")."""
-    parts: Annotated[int | None, Most(MOST_PARTS)] = Field(default=None, ge=1)
+    parts: int | None = Field(default=None, ge=1, le=MOST_PARTS)
     """How many parts the data is cut into; default: the number of nodes when the run starts."""
     options: ExtraOptions = Field(default={})
     """Options of a partition that is not one of Covey's own."""
@@ -262,7 +250,7 @@ class EvaluationSection(Section):
     goal: Literal["max", "min"] = "max"
     only: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
     """The run trains nothing: in its one round the nodes evaluate the model that it begins with ([model] initial)."""
-    local_rounds: Annotated[int, Most(MOST_LOCAL_ROUNDS), Field(ge=0, exclude_if=lambda rounds: not rounds)] = 0
+    local_rounds: Annotated[int, Field(ge=0, le=MOST_LOCAL_ROUNDS, exclude_if=lambda rounds: not rounds)] = 0
     """With `only`: each node also trains for so many rounds of [training] alone, beginning with the model with which
     the training began, and evaluates what comes of it beside the other (the local-only baseline). That model never
     leaves it."""

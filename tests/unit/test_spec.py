@@ -115,37 +115,6 @@ def test_an_unknown_key_is_named_with_the_known_ones(extra, message):
     assert message in refused(extra)
 
 
-ONLY = {"evaluation": {"only": True}, "model": {"initial": "run:x"}, "rounds": {"count": 1}}
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "rest"),
-    [
-        ("data.parts", 100_001, {}),
-        ("data.shards_per_node", 1001, {}),
-        ("evaluation.local_rounds", 10_001, ONLY),
-        ("training.local_epochs", 10_001, {}),
-        ("training.local_steps", 1_000_001, {}),
-        ("training.local_first", 1_000_001, {"training": {"local_steps": 1_000_002}}),
-        ("rounds.count", 100_000_001, {}),
-        ("rounds.max_retries", 10_001, {}),
-        ("async.updates", 100_000_001, {"mode": "async"}),
-        ("gossip.steps", 100_000_001, {"mode": "gossip"}),
-    ],
-)
-def test_a_run_on_record_may_have_more_than_a_new_one(key, value, rest):
-    """It was accepted before there was a bound: it goes on, or is replayed; but a new one cannot have it."""
-    section, name = key.split(".")
-    given = rest.get(section, {})
-    data = {"name": "r", "task": {"name": "digits"}, **rest, section: {**given, name: value}}
-    known = parse_json(json.dumps(data))
-    assert parse_json(known.to_json()) == known
-    assert (key, value) in [(where, found) for where, _, found in known.beyond()]
-    for refused_by in (lambda: parse_data(data), lambda: parse_json(json.dumps(data), later=True)):
-        with pytest.raises(SpecError, match=re.escape(f"{key}: ") + "[^;]*less than or equal to"):
-            refused_by()
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
