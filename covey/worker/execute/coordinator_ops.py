@@ -68,7 +68,11 @@ def describe(job: DescribeJob, host: Host) -> Description:
         model_bytes=layout.file_bytes,
         sharing=in_words(context.form()),
         notes=(*context.method.notes(parts), *notes, *filter(None, [privacy.in_words(expected, spec)])),
-        node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *filter(None, [context.local_slot])),
+        node_state=(
+            *node_state(spec, codec),
+            *_kept_on_nodes(declared),
+            *filter(None, [context.local_slot] if parts.local else []),
+        ),
         last_round=last,
         why_last="" if last is None else f"one round more would spend more than [stop] epsilon = {spec.stop.epsilon:g}",
         privacy=expected,

@@ -190,9 +190,9 @@ class RunContext:
 
     @property
     def local_slot(self) -> str:
-        """Under which name a node keeps that; empty: nothing of it is trained, so nothing is kept."""
+        """Under which name a node keeps that; empty: nothing is trained, so nothing is kept."""
         recipe = self.method.recipe(1)
-        if not self.local.names or (recipe is not None and not recipe.trains):
+        if recipe is not None and not recipe.trains:
             return ""
         return slot(LOCAL if self.method.global_model or self.spec.evaluation.only else LOCAL_ALONE)
 

@@ -136,7 +136,7 @@ class PartsWriter:
         ]
         for part in self._parts:
             self._keep(part, inputs.state)
-        if name := self._context.local_slot:
+        if self._context.local.names and (name := self._context.local_slot):
             path = _out(self._job.out_state, name)
             self._own_state.append(WrittenFile(name, path, self._context.local.write(self._context.model, path)))
         return WrittenParts(tuple(parts), tuple(self._state), tuple(self._own_state))
