@@ -100,9 +100,14 @@ class SimulatedTrials(CrewTrials):
                 run = record.run(CHECK)
                 if run.state in ("failed", "stopped"):
                     raise RunFailed(f"it is {run.state}: {run.reason}")
-                curve_of(record.rounds(CHECK), sweep.metric)
+                rounds = record.rounds(CHECK)
+                if sweep.spec.facts.synchronous or any(
+                    item.version for item in rounds
+                ):  # one update may make no version
+                    curve_of(rounds, sweep.metric)
         except RunFailed as error:
-            raise SpecError(f"a run of one round, with the first of all values, cannot be measured: {error}") from error
+            one = sweep.spec.facts.unit.removesuffix("s")
+            raise SpecError(f"a run of one {one}, with the first of all values, cannot be measured: {error}") from error
 
 
 def _begun(folder: Path, name: str, *, is_first: bool) -> Run | None:
