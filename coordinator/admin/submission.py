@@ -28,7 +28,7 @@ from covey.coordinator.studies import Studies
 from covey.driver.background import Background
 from covey.errors import DiskFull, SpecError
 from covey.protos import admin_pb2 as pb
-from covey.spec import RunSpec, parse_json, parse_toml, written_in
+from covey.spec import RunSpec, above_bounds, parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.transfers.streams import receive
@@ -115,7 +115,10 @@ class Submissions:
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         given, parse = (request.spec_json, parse_json) if request.spec_json else (request.spec_toml, parse_toml)
-        spec = await env.store.call(in_own_study, self._store, env.studies, parse(given, later=True), caller)
+        parsed = parse(given, later=True)
+        if wrong := list(above_bounds(parsed)):
+            raise SpecError("; ".join(wrong))
+        spec = await env.store.call(in_own_study, self._store, env.studies, parsed, caller)
         env.studies.require_enough(spec.study, spec.min_nodes)
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._turn:

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from pydantic import JsonValue
-from torch import Generator, Tensor, device, nn
+from torch import Generator, Tensor, device, int64, nn, uint8
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
@@ -334,6 +334,10 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
         raise
 
 
+IGNORED = -100
+"""A label that the cross entropy passes over, as torch has it."""
+
+
 def _labels_advice(logits: Tensor, y: Tensor) -> str:
     """What to do about labels of which there is no cross entropy; empty: it is something else."""
     if logits.is_cuda or not isinstance(y, Tensor):
@@ -341,9 +345,14 @@ def _labels_advice(logits: Tensor, y: Tensor) -> str:
     if logits.dim() != 2 or y.dim() != 1 or len(y) != len(logits):
         shapes = f"model(x) is {tuple(logits.shape)}, and y is {tuple(y.shape)}"
         return f"{shapes}: labels are a vector [n], and model(x) has a score a class [n, classes]"
-    if y.is_floating_point():
-        return f"labels are {y.dtype}: make them whole numbers (y.long()), or give the task a `loss` of its own"
-    low, high, classes = int(y.min()), int(y.max()), logits.shape[1]
+    if y.dtype not in (int64, uint8):
+        return f"labels are {y.dtype}: make them int64 (y.long()), or give the task a `loss` of its own"
+    known, classes = y.long()[y.long() != IGNORED], logits.shape[1]
+    if not len(known):
+        return ""
+    low, high = int(known.min()), int(known.max())
+    if low >= 0 and high < classes:
+        return ""
     return f"labels go from {low} to {high}, and the model has {classes} outputs: labels are 0 to {classes - 1}"
 
 

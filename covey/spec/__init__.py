@@ -5,6 +5,7 @@ refuses unknown keys; an error names the key, the value and the choices.
 """
 
 from covey.spec.asynchronous import AsyncSpec
+from covey.spec.bounds import above_bounds
 from covey.spec.gossip import GossipSection, GossipSpec
 from covey.spec.mode import Mode
 from covey.spec.parse import parse_data, parse_json, parse_toml, without_faults, written_in
@@ -53,6 +54,7 @@ __all__ = [
     "TaskSection",
     "TrainingSection",
     "WeightsSection",
+    "above_bounds",
     "parse_data",
     "parse_json",
     "parse_toml",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 from typing_extensions import override
 
+from covey.spec.bounds import Most
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
 from covey.spec.sections import MOST_ROUNDS, Beta, NamedSection, Positive, Section, Wrong
@@ -46,7 +47,7 @@ class GossipSection(Section):
     """Its name, or a table with `name` and `options`. sgp: stochastic gradient push, in lock step or overlapped; agp:
     asynchronous, no node ever waits for another; ad-psgd: in pairs, without waiting. `covey.gossip.protocols` says what
     each needs of the rest."""
-    steps: int = Field(default=100, ge=1, le=MOST_ROUNDS)
+    steps: Annotated[int, Field(ge=1), Most(MOST_ROUNDS)] = 100
     """Of each node: local training, then an exchange."""
     overlap: int = Field(default=0, ge=0, le=64)
     """How many steps a model may be under way before its receiver waits for it; 0: lock step."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from covey.errors import SpecError
+from covey.spec.bounds import ON_RECORD
 from covey.spec.modes import DEFAULT, model_named
 from covey.spec.run import RunSpec
 from covey.spec.sections import LATER
@@ -123,7 +124,8 @@ def _validated(data: Mapping[str, Any], *, later: bool) -> RunSpec:
 def parse_json(text: str | bytes, *, later: bool = False) -> RunSpec:
     """Read a specification from its canonical JSON. It comes with every assignment of a run, and is read once.
 
-    `later` as in `parse_toml`.
+    `later` as in `parse_toml`. What is on record may be above the bounds: whoever takes something new asks for them
+    (`above_bounds`).
 
     Raises:
         SpecError: As `parse_data`, or it is not JSON.
@@ -135,7 +137,7 @@ def parse_json(text: str | bytes, *, later: bool = False) -> RunSpec:
 def _read(text: str | bytes, later: bool) -> RunSpec:
     model = model_named(_mode_in(text))
     try:
-        return model.model_validate_json(text, context=LATER if later else None)
+        return model.model_validate_json(text, context={**ON_RECORD, **(LATER if later else {})})
     except ValidationError as error:
         raise SpecError(explain(error, model)) from error
 

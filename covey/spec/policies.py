@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from covey.spec.bounds import Most
 from covey.spec.sections import MOST_RETRIES, MOST_ROUNDS, NonNegative, Positive, Section, Wrong
 
 
 class RoundsSection(Section):
     """[rounds]: the synchronous mode's policy; other modes have `rejoin_s`, `max_retries` and `short` from it, too."""
 
-    count: int = Field(default=20, ge=1, le=MOST_ROUNDS)
+    count: Annotated[int, Field(ge=1), Most(MOST_ROUNDS)] = 20
     participants: float | int = Field(default=1.0, gt=0)
     """A fraction (a decimal, at most 1.0) or a number (an integer) of the eligible nodes, drawn from the seed."""
     min_nodes: int = Field(default=1, ge=1)
@@ -30,7 +31,7 @@ class RoundsSection(Section):
     hard_deadline_s: Positive = 3600.0
     rejoin_s: NonNegative = 30.0
     """How long a node that lost its connection is still expected back before it counts as lost."""
-    max_retries: int = Field(default=3, ge=0, le=MOST_RETRIES)
+    max_retries: Annotated[int, Field(ge=0), Most(MOST_RETRIES)] = 3
     short: Literal["wait", "fail"] = "wait"
     """What to do when the retries are used up: wait for more nodes, or fail the run."""
 
@@ -62,7 +63,7 @@ class RoundsSection(Section):
 class AsyncSection(Section):
     """[async]: the asynchronous mode's policy (mode = "async")."""
 
-    updates: int = Field(default=1000, ge=1, le=MOST_ROUNDS)
+    updates: Annotated[int, Field(ge=1), Most(MOST_ROUNDS)] = 1000
     """The run ends when so many updates have been decided on."""
     min_nodes: int = Field(default=1, ge=1)
     """The run starts, and goes on, with at least so many nodes; default: what the policy needs for its f."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, mo
 from typing_extensions import override
 
 from covey.errors import SpecError
+from covey.spec.bounds import Most, has_context
 from covey.validation import refusals
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -44,7 +45,7 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_impossible(self, info: ValidationInfo) -> Self:
-        if info.context != LATER and (wrong := list(self.impossible())):
+        if not has_context(info, LATER) and (wrong := list(self.impossible())):
             raise refusals(wrong)
         return self
 
@@ -142,9 +143,9 @@ class DataSection(Section):
     partition: PluginName = "iid"
     alpha: Positive = 0.5
     """Dirichlet concentration (partition = "dirichlet")."""
-    shards_per_node: int = Field(default=2, ge=1, le=MOST_SHARDS)
+    shards_per_node: Annotated[int, Field(ge=1), Most(MOST_SHARDS)] = 2
     """Label shards each node gets (partition = "shards")."""
-    parts: int | None = Field(default=None, ge=1, le=MOST_PARTS)
+    parts: Annotated[int | None, Field(ge=1), Most(MOST_PARTS)] = None
     """How many parts the data is cut into; default: the number of nodes when the run starts."""
     options: ExtraOptions = Field(default={})
     """Options of a partition that is not one of Covey's own."""
@@ -250,7 +251,7 @@ class EvaluationSection(Section):
     goal: Literal["max", "min"] = "max"
     only: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
     """The run trains nothing: in its one round the nodes evaluate the model that it begins with ([model] initial)."""
-    local_rounds: Annotated[int, Field(ge=0, le=MOST_LOCAL_ROUNDS, exclude_if=lambda rounds: not rounds)] = 0
+    local_rounds: Annotated[int, Field(ge=0, exclude_if=lambda n: not n), Most(MOST_LOCAL_ROUNDS)] = 0
     """With `only`: each node also trains for so many rounds of [training] alone, beginning with the model with which
     the training began, and evaluates what comes of it beside the other (the local-only baseline). That model never
     leaves it."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from covey.spec.bounds import Most
 from covey.spec.sections import Beta, ExtraOptions, NonNegative, PluginName, Positive, Section, Wrong
 
 MOST_STEPS, MOST_EPOCHS = 1_000_000, 10_000
@@ -46,9 +47,9 @@ class TrainingSection(Section):
     """Leave out an epoch's last batch where it is shorter than the others (unless it is the only one)."""
     workers: Annotated[int, Field(ge=0, le=64, exclude_if=lambda workers: not workers)] = 0
     """Processes beside the training that load examples ahead of it; 0: the training loads them itself."""
-    local_epochs: int | None = Field(default=None, ge=1, le=MOST_EPOCHS)
-    local_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
-    local_first: Annotated[int, Field(ge=0, le=MOST_STEPS, exclude_if=lambda steps: not steps)] = 0
+    local_epochs: Annotated[int | None, Field(ge=1), Most(MOST_EPOCHS)] = None
+    local_steps: Annotated[int | None, Field(ge=1), Most(MOST_STEPS)] = None
+    local_first: Annotated[int, Field(ge=0, exclude_if=lambda steps: not steps), Most(MOST_STEPS)] = 0
     """In so many first steps of a round only the tensors are trained that stay on the node, in the others only those
     that are shared (FedRep); 0: all of them in every step."""
     clip_norm: Positive | None = None

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-import covey
 from covey.errors import CoveyError
 from covey.metrics import Metrics, counted, missing, ratios
 from covey.plugins import by_path
 from covey.spec import RunSpec, parse_json
 from covey.testing.method_rounds import CONSENT, MethodRounds
+from covey.user_code.place import is_users
 from covey.worker.execute.node_ops import check, evaluate
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.runs import CheckJob
@@ -111,9 +111,9 @@ ABSTRACT = re.compile(r"abstract methods? '?(\w+)")
 
 
 def _show(error: BaseException) -> None:
-    """Its traceback, from where code is that is neither Covey's nor installed; without such code words say it all."""
-    own, at = (str(Path(covey.__file__).parent), sys.prefix, sys.base_prefix, "<frozen"), error.__traceback__
-    while at is not None and at.tb_frame.f_code.co_filename.startswith(own):
+    """Its traceback, from the first code on that is the user's; without such code words say it all."""
+    at = error.__traceback__
+    while at is not None and not is_users(at.tb_frame.f_code.co_filename):
         at = at.tb_next
     if at is not None or isinstance(error, SyntaxError):
         traceback.print_exception(type(error), error, at)

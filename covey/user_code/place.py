@@ -16,7 +16,7 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "sklearn", "PIL", "scip
 _COVEY = Path(__file__).resolve().parents[2]
 """Of a clone also the folders that `covey` links to."""
 _OWN = tuple(f"{_COVEY / name}/" for name in ("covey", "coordinator", "node", "aggregation", "storage", "protos"))
-_STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
+_STANDARD = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/([^/]+)")
 
 Frame = tuple[str, int, str]
@@ -56,11 +56,12 @@ def _named(frame: Frame) -> str:
 
 def _users(frames: Iterable[Frame]) -> Frame | None:
     """The first frame that is the user's, from the innermost on; packages that they installed come second."""
-    theirs = [frame for frame in frames if _is_users(frame[0])]
+    theirs = [frame for frame in frames if is_users(frame[0])]
     return next((frame for frame in theirs if not _INSTALLED.search(frame[0])), theirs[0] if theirs else None)
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether a file is neither Covey's, nor Python's, nor of a library that tasks are made with."""
     if file.startswith("<") or str(Path(file).resolve()).startswith(_OWN):
         return False
     installed = _INSTALLED.search(file)

@@ -18,7 +18,7 @@ from covey.metrics import Metrics
 from covey.node.operator.adversary import Drill
 from covey.node.operator.policy import Policy, Settings
 from covey.node.site_log.scrubbing import Scrubber
-from covey.spec import RunSpec
+from covey.spec import RunSpec, above_bounds
 from covey.telemetry import LogFormat
 from covey.texts import read_text, why_no_toml
 from covey.validation import explain
@@ -288,6 +288,10 @@ class NodeConfig:
                 f"task {task!r} is not allowed on this node (allowed: {allowed}); "
                 f"its operator can add it to [policy] {key} in {SETTINGS_FILE}"
             )
+        # Of what a node computes; how many rounds there are costs it nothing, and some that run have very many.
+        for name in ("data", "training", "evaluation"):
+            for wrong in above_bounds(getattr(spec, name), f"{name}."):
+                raise PolicyError(f"{wrong}: this version of a node computes no more")
         for key, path in spec.node_paths().items():
             if not self.allows_path(path):
                 raise PolicyError(

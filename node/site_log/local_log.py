@@ -60,10 +60,10 @@ class LocalLog:
             self._close()
 
     def named(self, run: str, name: str) -> None:
-        """What people call a run; said in the log when the node first works for it."""
+        """What people call a run: said in the log when the node first works for it, and beside each line about it."""
         if self._names.get(run) != name:
             self._names = {**dict(list(self._names.items())[-99:]), run: name}
-            self._add(run, 0, "node", "info", [f"works for run {name}"], name=name)
+            self._add(run, 0, "node", "info", [f"works for run {name}"])
 
     def began(self, run: str, number: int, worker: str = "") -> None:
         """One of the node's workers works for a round of a run now."""
@@ -92,10 +92,10 @@ class LocalLog:
         self._add(run, number, "failure", "error", [text])
         self._add(run, number, "traceback", "error", traceback.splitlines())
 
-    def _add(self, run: str, number: int, kind: str, level: str, texts: list[str], name: str = "") -> None:
+    def _add(self, run: str, number: int, kind: str, level: str, texts: list[str]) -> None:
         level = level if level in LEVELS else "error"
         entry = {"at": self._now(), "level": level, "run": run[:MAX_NAME], "round": number, "kind": kind}
-        extra = {"name": name} if name else {}
+        extra = {"name": self._names[run]} if run in self._names else {}
         lines = [json.dumps({**entry, "text": printable(text[:MAX_TEXT]), **extra}) for text in texts]
         with self._lock, contextlib.suppress(OSError):
             for line in lines:

@@ -34,7 +34,7 @@ class LocalLine:
     """As `covey.client.reading.site_log.SiteLine`."""
     text: str
     name: str = ""
-    """What people call the run; with the first line about it only."""
+    """What people call the run; empty: the line is about none, or an older version wrote it."""
 
 
 class LocalLogs:
@@ -122,9 +122,8 @@ def chosen(lines: Iterable[LocalLine], run: str, level: str) -> Callable[[LocalL
 
 
 def _ids(run: str, lines: list[LocalLine]) -> Iterator[str]:
-    for line in reversed(lines):
-        if line.run and run in (line.name, line.run):
-            yield line.run
+    # Each run by its first line: one that has ended may say something after the next of its name has begun.
+    yield from reversed(dict.fromkeys(line.run for line in lines if line.run and run in (line.name, line.run)))
     for line in reversed(lines):
         if line.run.startswith(run):
             yield line.run

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from covey.errors import SpecError
-from covey.spec import RunSpec, Schedule, TrainingSection, parse_data, parse_json, parse_toml
+from covey.spec import RunSpec, Schedule, TrainingSection, above_bounds, parse_data, parse_json, parse_toml
 
 LEAST = 'name = "r"\n[task]\nname = "digits"\n'
 FULL = """
@@ -181,8 +181,40 @@ def test_a_seed_fits_the_store(seed):
 def test_what_would_cost_a_node_without_bound_has_one(key, most):
     with pytest.raises(SpecError) as refused:
         parse_toml(f"{key} = {most + 1}\n{LEAST}")
-    assert key in str(refused.value)
-    assert f"{most}" in str(refused.value)
+    assert f"{key}: Input should be less than or equal to {most} (given: {most + 1})" in str(refused.value)
+    parse_toml(f"{key} = {most}\n{LEAST}", later=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked"),
+    [
+        ("rounds", {"data": {"parts": 100_001, "shards_per_node": 1001}}),
+        ("rounds", {"training": {"local_steps": 1_000_002, "local_first": 1_000_001}}),
+        ("rounds", {"training": {"local_epochs": 10_001}}),
+        ("rounds", {"rounds": {"count": 100_000_001, "max_retries": 10_001}}),
+        ("async", {"async": {"updates": 100_000_001}}),
+        ("gossip", {"gossip": {"steps": 100_000_001}}),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_what_is_on_record_above_the_bounds_is_read_as_it_is(mode, asked, later):
+    record = json.loads(parse_toml(f'mode = "{mode}"\n{LEAST}').to_json())
+    for section, keys in asked.items():
+        record[section] = ({} if section == "training" else record[section]) | keys
+    spec = parse_json(json.dumps(record), later=later)
+    assert parse_json(spec.to_json(), later=later) == spec
+    above = {f"{section}.{key} {given:,}" for section, keys in asked.items() for key, given in keys.items()}
+    assert {re.sub(r": at most .*\(given: (.*)\)", r" \1", line) for line in above_bounds(spec)} == above
+
+
+def test_an_evaluation_on_record_above_its_bound_is_read_as_it_is():
+    only = {
+        "evaluation": {"only": True, "local_rounds": 10_001},
+        "model": {"initial": "run:a@7"},
+        "rounds": {"count": 1},
+    }
+    spec = parse_json(json.dumps({"name": "r", "mode": "rounds", "task": {"name": "digits"}, **only}))
+    assert list(above_bounds(spec)) == ["evaluation.local_rounds: at most 10,000 (given: 10,001)"]
 
 
 def test_every_wrong_key_is_told_in_one_message():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,16 @@ class Adds(Halves):
         return {**metrics, "stowaway": (1.0, 1.0)}
 
 
+class Hides(Halves):
+    def metrics(self, metrics, leaving):
+        return {name: (float("nan"), count) for name, (_, count) in metrics.items()}
+
+
+class Overflows(Halves):
+    def metrics(self, metrics, leaving):
+        return {name: (total, 10**400) for name, (total, _) in metrics.items()}
+
+
 class Ratios(Halves):
     def metrics(self, metrics, leaving):
         return {name: total / count for name, (total, count) in metrics.items()}
@@ -144,7 +155,13 @@ def test_metrics_are_seen_changed_left_out_and_refused():
         coarse.metrics(metrics, replace(leaving, examples=9))
 
 
-@pytest.mark.parametrize("name", ["Adds", "Ratios"])
+@pytest.mark.parametrize("name", ["Adds", "Ratios", "Hides", "Overflows"])
 def test_a_filter_that_makes_other_metrics_lets_none_out(name):
-    with pytest.raises(TaskError, match=r"has made other metrics than there were, or no \(total, count\), of training"):
+    message = rf"{name}' has made other metrics than there were, or no finite \(total, count\), of training"
+    with pytest.raises(TaskError, match=message):
         filters(HERE + name).metrics({"loss": (41.0, 20.0)}, Leaving("run", 1, "training", "delta", 10))
+
+
+def test_a_loss_that_was_not_finite_before_is_not_laid_at_a_filter_s_door():
+    passed = filters("clip-norm", options={"most": 1.0}).metrics({"loss": (math.inf, 20.0)}, LEAVING)
+    assert passed == {"loss": (math.inf, 20.0)}

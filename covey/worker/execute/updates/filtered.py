@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -105,7 +106,7 @@ class Filters:
             result = _asked(name, leaving, partial(each.metrics, dict(passed), leaving))
             if not _are_some_of(result, passed):
                 raise TaskError(
-                    f"outgoing filter {name!r} has made other metrics than there were, or no (total, count), of "
+                    f"outgoing filter {name!r} has made other metrics than there were, or no finite (total, count), of "
                     f"{leaving.part}"
                 )
             passed = {key: (float(total), float(count)) for key, (total, count) in result.items()}
@@ -136,7 +137,15 @@ def _are_some_of(result: object, given: Mapping[str, Totals]) -> bool:
             isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(number, int | float) for number in pair)
             for pair in result.values()
         )
+        and all(_is_finite(pair) or not _is_finite(given[name]) for name, pair in result.items())
     )
+
+
+def _is_finite(pair: Totals) -> bool:
+    try:
+        return all(math.isfinite(number) for number in pair)
+    except OverflowError:  # a whole number that no float can be
+        return False
 
 
 def _require_form(name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import pytest
 
 from covey.errors import SpecError, TaskError
 from covey.protos import admin_pb2 as pb
+from covey.spec import parse_toml
 from tests.unit.coordinator.admin.serving import admin_service, certified
 from tests.unit.coordinator.world import ROUNDS, Worker
 
@@ -56,6 +58,15 @@ async def test_the_worker_has_one_submission_at_a_time(submit, worker, world):
     assert [run.name for run in submitted] == names
     assert sorted(run.name for run in world.record.runs()) == sorted(names)
     assert (len(worker.done("describe")), worker.most) == (20, 1)
+
+
+async def test_a_submission_in_json_is_held_against_the_bounds_that_a_record_is_not(world, worker, authority, identity):
+    service, call = admin_service(world, authority, worker), certified(world, identity("alice", "admin"))
+    asked = json.loads(parse_toml(ROUNDS.format(count=2, nodes=2, where="central")).to_json())
+    asked["training"]["local_steps"], asked["training"]["local_epochs"] = 10**9, None
+    with pytest.raises(SpecError, match=r"training\.local_steps: at most 1,000,000"):
+        await service.submit_run(pb.SubmitRunRequest(spec_json=json.dumps(asked)), call)
+    assert worker.done("describe") == []
 
 
 async def test_a_submission_that_is_refused_or_given_up_lets_the_next_one_in(submit, worker):

@@ -1,3 +1,4 @@
+import json
 import tomllib
 
 import pytest
@@ -8,7 +9,7 @@ from covey.node.gossip_runs import terms_of
 from covey.node.operator.config import NodeConfig, NodeSettings, read_settings
 from covey.node.operator.default_settings import DEFAULT_SETTINGS
 from covey.node.operator.policy import BUILT_IN_TASKS
-from covey.spec import AsyncSpec, ExchangeSection, GossipSpec, RoundsSpec, TaskSection
+from covey.spec import AsyncSpec, ExchangeSection, GossipSpec, RoundsSpec, TaskSection, parse_json
 
 
 def config(tmp_path, text=None):
@@ -27,6 +28,14 @@ def test_without_a_file_the_built_in_tasks_are_allowed(tmp_path):
     assert (found.paths, found.options, found.device, found.server) == ({}, {}, "auto", None)
     for task in BUILT_IN_TASKS:
         found.check_run(spec(task))
+
+
+def test_what_a_coordinator_s_record_asks_above_the_bounds_is_not_computed(tmp_path):
+    asked = json.loads(spec().to_json()) | {"rounds": {"count": 10**9}}
+    config(tmp_path).check_run(parse_json(json.dumps(asked)))  # many rounds cost a node nothing
+    asked |= {"training": {"local_steps": 10**9}}
+    with pytest.raises(PolicyError, match=r"training\.local_steps: at most 1,000,000 \(given: 1,000,000,000\)"):
+        config(tmp_path).check_run(parse_json(json.dumps(asked)))
 
 
 def test_the_default_file_is_the_default():

@@ -85,6 +85,20 @@ def test_files_are_bounded_and_following_loses_no_line_when_one_takes_the_place_
     assert texts(tmp_path)[-1] == ("output", "info", "line 40")
 
 
+def test_a_run_is_found_by_its_name_after_the_files_have_taken_each_other_s_place(tmp_path):
+    with LocalLog(tmp_path, file_bytes=1000) as log:
+        log.named("aa11", "digits")
+        log.began("aa11", 1)
+        for number in range(40):
+            log.printed(b"line %d\n" % number)
+        found = [text for _, _, text in texts(tmp_path, "digits")]
+        assert "works for run digits" not in found
+        assert found[-1] == "line 39"
+        log.named("bb22", "digits")
+        log.printed(b"the end of what was before\n")
+    assert texts(tmp_path, "digits") == [("node", "info", "works for run digits")]  # the newest run of that name
+
+
 def test_a_damaged_line_is_passed_over_and_a_disk_that_takes_nothing_costs_the_lines(filled, tmp_path):
     with (filled / FOLDER / NEWEST).open("ab") as file:
         file.write(b'\xff\n{"at": 1}\n[]\n{"at": 1.0, "level": "info", "ru')
