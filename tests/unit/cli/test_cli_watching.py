@@ -176,8 +176,11 @@ def test_rounds_are_read_where_nodes_cannot_be_and_the_screen_is_drawn_meanwhile
     def denied(run):
         raise Unreachable("denied")
 
+    def on_page(after):
+        held.append(view._lock.locked())
+
     run = Run("3f9a", "digits", "rounds", "running", rounds=5000, rounds_committed=2000)
-    view = LiveTable(denied, reading(rounds, lambda after: held.append(view._lock.locked())))
+    view = LiveTable(denied, reading(rounds, on_page))
     for _ in range(5):
         view.update(Change(run, tuple(rounds[1000:]), ()))
     assert (view._history.is_whole, view._history.known, view._behind) == (True, 2000, "")
