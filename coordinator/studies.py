@@ -7,6 +7,7 @@ and for nodes with the next run that is taken up. A run's study is in its specif
 from __future__ import annotations
 
 import json
+import threading
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -74,35 +75,47 @@ class Studies:
 
     def __init__(self, path: Path | None = None, evicted: str | None = None) -> None:
         self._path = path
+        self._lock = threading.Lock()
+        """Commands write the file in the record's thread."""
         self._stamp = self._stamp_now()
         self._known = read_studies(path) if path is not None else {}
         self._evicted: dict[str, list[str]] = json.loads(evicted or "{}")
 
     def now(self) -> Mapping[str, Study]:
         """The studies by name, as the file says now; if it is wrong, as it said before."""
-        stamp = self._stamp_now()
-        if self._path is not None and stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._known = read_studies(self._path)
-            except SpecError as error:
-                log.error("the studies stay as they were", error=str(error))
-        return self._known
+        with self._lock:
+            stamp = self._stamp_now()
+            if self._path is not None and stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._known = read_studies(self._path)
+                except SpecError as error:
+                    log.error("the studies stay as they were", error=str(error))
+            return self._known
 
     def rewrite(self, name: str, study: Study | None) -> None:
         """Write a study into the file, or (None) take it out; it counts at once. Blocking.
 
+        A link to a file stays one, and the file keeps its mode; a new one is the coordinator's alone.
+
+        Raises:
+            SpecError, StoreError: As `rewritten`; or it cannot be written. It is as it was.
+        """
+        path, text = self.rewritten(name, study)
+        with self._lock, disk_errors(path):
+            write_private(path, text.encode(), path.stat().st_mode & 0o777 if path.exists() else 0o600)
+            self._stamp, self._known = self._stamp_now(), read_studies(path)
+
+    def rewritten(self, name: str, study: Study | None) -> tuple[Path, str]:
+        """The file, and its text as `rewrite` would write it. Blocking.
+
         Raises:
             SpecError: The file is wrong as it is, or would be, or writes the study in another way than as its table.
-            StoreError: It cannot be written; it is as it was.
         """
         if self._path is None:
             raise SpecError("this coordinator has no data directory, and so no file of studies")
         read_studies(self._path)
-        text = with_study(read_text(self._path) if self._path.exists() else "", name, study)
-        with disk_errors(self._path):
-            write_private(self._path, text.encode())
-        self._stamp, self._known = self._stamp_now(), read_studies(self._path)
+        return self._path.resolve(), with_study(read_text(self._path) if self._path.exists() else "", name, study)
 
     def _stamp_now(self) -> tuple[int, int]:
         try:

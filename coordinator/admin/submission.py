@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import structlog
 
 from covey.artifact import Artifact
 from covey.coordinator.admin.access.callers import Caller
-from covey.coordinator.admin.access.own_study import in_own_study, require_free_name
+from covey.coordinator.admin.access.own_study import in_own_study, require_free_name, require_own_study
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.offers import STALL_S
@@ -75,14 +75,14 @@ class Submission:
     """One that was found to be right, and is not recorded yet.
 
     Attributes:
-        who: Submits it.
+        caller: Submits it.
         spec: Its specification.
         record: The run.
         noted: What the worker said of it that goes on record.
         told: What is to be said of it.
     """
 
-    who: str
+    caller: Caller
     spec: RunSpec
     record: RunRecord
     noted: Mapping[str, object]
@@ -137,7 +137,7 @@ class Submissions:
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", env.now())
         notes = "; ".join(filter(None, (told, *description.notes)))
         noted = description.noted() | ({MODEL_BYTES: description.model_bytes} if description.model_bytes else {})
-        return Submission(caller.name, spec, record, noted, notes)
+        return Submission(caller, spec, record, noted, notes)
 
     async def queue(self, submission: Submission, sent: Sent | None = None) -> None:
         """Put a submission on record, with the model that it begins with.
@@ -146,6 +146,7 @@ class Submissions:
         and a run that is on record is also taken up.
 
         Raises:
+            SpecError, IdentityError, Conflict: What `check` found holds no more.
             CorruptChunk, TransferError, Stalled: The model did not come as it was announced.
             CoveyError: As the worker, and `add_run`, say.
         """
@@ -156,17 +157,25 @@ class Submissions:
         env = self._services
         try:
             async with self._turn:
-                await env.store.call(require_free_name, self._store, submission.spec)
-                services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths)
+                admit = partial(self._admit, submission)
+                await env.store.call(admit)
+                services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths, admit)
                 record, spec = await add_run(services, submission.record, submission.spec, model)
         finally:
             if model is not None:
                 env.files.discard(model)
-        detail = {"by": submission.who, **submission.noted, **spec.model.model_dump(exclude_defaults=True)}
+        detail = {"by": submission.caller.name, **submission.noted, **spec.model.model_dump(exclude_defaults=True)}
         event = EventRecord(record.submitted_at, "run-submitted", record.run, detail=detail)
         await env.store.call(self._store.add_event, event)
-        log.info("run submitted", run=record.run, name=spec.name, by=submission.who)
+        log.info("run submitted", run=record.run, name=spec.name, by=submission.caller.name)
         env.scheduler.wake()
+
+    def _admit(self, submission: Submission) -> None:
+        """See that what was found when it was checked still holds: of its study, and of its name. Blocking."""
+        studies, spec, caller = self._services.studies, submission.spec, submission.caller
+        require_own_study(studies, spec.study, replace(caller, studies=studies.roles_of(caller.name)))
+        studies.require_enough(spec.study, spec.min_nodes)
+        require_free_name(self._store, spec)
 
     async def _received(self, sent: Sent) -> Path:
         """Receive a file, whole and checked, into one that is the caller's to discard."""

@@ -7,6 +7,7 @@ version 0, and is recorded with the run itself: a coordinator that is killed bef
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,12 +35,14 @@ class FirstModelServices:
         files: Model files.
         worker: Compares and writes models.
         allow_paths: Whether a run may name a task by its import path.
+        admit: Looks, in the record's thread, whether the run may be recorded still; raises if not.
     """
 
     store: Record
     files: Files
     worker: Worker
     allow_paths: bool
+    admit: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,11 @@ async def add_run(
         NotFound: There is no such run or version, or its file is not kept.
         LayoutError: The model is not one of the run's task.
         Conflict: The version's file was let go meanwhile.
+        CoveyError: As `admit` says.
     """
     store = services.store
     if not spec.model.initial:
-        await store.call(store.store.add_run, run)
+        await store.call(_record_admitted, services, run)
         return run, spec
     source = await _source(services, spec.model, given)
     out = services.files.scratch(0)
@@ -99,9 +103,15 @@ async def add_run(
     return run, spec
 
 
+def _record_admitted(services: FirstModelServices, run: RunRecord) -> None:
+    services.admit()
+    services.store.store.add_run(run)
+
+
 def _record(services: FirstModelServices, run: RunRecord, first: VersionRecord, source: _Source, out: Path) -> None:
     """In the record's thread, where files are let go: what is needed still was not written over meanwhile."""
     store, files = services.store.store, services.files
+    services.admit()
     needed = {source.digest, *(part.artifact.digest for part in first.state)} - {""}
     if needed and not needed <= store.referenced_digests():
         raise Conflict(AGAIN)

@@ -32,16 +32,24 @@ class MachineState:
 def debug_log(path: Path) -> Iterator[Opening | Replayed | MachineState]:
     """Replay a log's parts in order: each opening, every event with its actions, and the machine's state after them.
 
+    A part that cannot be replayed ends where it cannot, and the next one begins; the first such error is raised last.
+
     Raises:
         NotFound: There is no such file.
         StoreError: It is no event log, or one of a machine that is not known here, or another version's.
     """
+    failed: list[StoreError] = []
     for opening, entries in _parts(path):
         table = tables_by_kind(TABLES, opening)
         if opening.code == table.code_sha256:
             yield from _replayed(opening, entries, table)
         else:
-            yield from _of_another_version(opening, entries, table)
+            try:
+                yield from _of_another_version(opening, entries, table)
+            except StoreError as error:
+                failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def _replayed(opening: Opening, entries: list[Entry], table: ValueTable) -> Iterator[Opening | Replayed | MachineState]:

@@ -83,6 +83,8 @@ class Places:
     def __init__(self) -> None:
         self._rooms: dict[str, Room] = {}
         """Of the connected nodes."""
+        self._unsaid: set[str] = set()
+        """Those that have not said yet what memory their GPU has. Until then, what they had before counts."""
         self._away: dict[str, Room] = {}
         """Of those that left, and on which a run has a place: what is free there does not change by that."""
         self._wants: dict[str, Want] = {}
@@ -117,7 +119,11 @@ class Places:
         for want in held:
             self._holds[want.run].discard(node)
         self.aside |= waiting
-        self._away.pop(node, None)
+        before = self._away.pop(node, None) or self._rooms.get(node)
+        self._unsaid.discard(node)
+        if room.gpu_bytes is None:
+            self._unsaid.add(node)
+            room = replace(room, gpu_bytes=before.gpu_bytes) if before is not None else room
         self._rooms[node] = room
         self._give([want for want in held if want.run not in self.aside], [node], idle=frozenset())
         for want in self._in_order(self._wants.values()):
@@ -127,9 +133,13 @@ class Places:
         return frozenset(want.run for want in held if node not in self._holds[want.run])
 
     def learned(self, node: str, room: Room) -> None:
-        """A connected node says what memory its GPU has, once; of the rest, what it said as it came holds."""
-        if (known := self._rooms.get(node)) is not None and known.gpu_bytes is None:
-            self._rooms[node] = replace(known, gpu_bytes=room.gpu_bytes)
+        """A connected node says what memory its GPU has, once; of the rest, what it said as it came holds.
+
+        Who has a place keeps it, also if that is less than before.
+        """
+        if node in self._unsaid and room.gpu_bytes is not None:
+            self._unsaid.discard(node)
+            self._rooms[node] = replace(self._rooms[node], gpu_bytes=room.gpu_bytes)
 
     def room(self, node: str) -> Room:
         """What a connected node says of itself; of another one, nothing."""
@@ -137,6 +147,7 @@ class Places:
 
     def left(self, node: str) -> None:
         """A node has no connection; who has a place on it keeps it."""
+        self._unsaid.discard(node)
         if (room := self._rooms.pop(node, None)) is not None:
             self._away[node] = room
             self._forget()

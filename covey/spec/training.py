@@ -15,6 +15,7 @@ MOST_STEPS, MOST_EPOCHS = 1_000_000, 10_000
 """That one round may ask of a node."""
 STALL_S = 540.0
 """[training] stall_s where a run says nothing; then it is left out of the JSON, as stored specifications have it."""
+GpuMemory = Annotated[Positive, Field(le=100_000)]
 
 
 class Schedule(Section):
@@ -58,7 +59,7 @@ class TrainingSection(Section):
     """bf16: autocast where the device has it, else float32."""
     deterministic: Literal["require", "best-effort"] = "best-effort"
     threads: int = Field(default=1, ge=1, le=256)
-    gpu_memory_gib: Annotated[Positive | None, Field(exclude_if=lambda gib: gib is None)] = None
+    gpu_memory_gib: Annotated[GpuMemory | None, Field(exclude_if=lambda gib: gib is None)] = None
     """GiB that training takes of a node's GPU: runs share one as far as they fit together; None: it is not counted."""
     stall_s: Annotated[Positive, Field(exclude_if=lambda stall_s: stall_s == STALL_S)] = STALL_S
     """How long training or evaluation may go without a step (loading the data counts): then its worker is ended."""

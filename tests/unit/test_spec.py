@@ -171,6 +171,7 @@ def test_a_seed_fits_the_store(seed):
         ("training.local_steps", 1_000_000),
         ("training.local_epochs", 10_000),
         ("training.local_first", 1_000_000),
+        ("training.gpu_memory_gib", 100_000),
         ("evaluation.local_rounds", 10_000),
         ("data.parts", 100_000),
         ("data.shards_per_node", 1000),

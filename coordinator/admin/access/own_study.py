@@ -19,14 +19,22 @@ def in_own_study(store: Store, studies: Studies, spec: RunSpec, caller: Caller) 
         NotFound: There is no run, that the caller sees, of the name with whose model it is to begin.
         Conflict: The study has a run of this name.
     """
-    study = spec.study
+    require_own_study(studies, spec.study, caller)
+    spec = _with_own_model(store, spec, caller)
+    require_free_name(store, spec)
+    return spec
+
+
+def require_own_study(studies: Studies, study: str, caller: Caller) -> None:
+    """See that there is a study, and that somebody may submit there.
+
+    Raises:
+        SpecError, IdentityError: As `in_own_study`.
+    """
     if study and (study not in studies.now() or not caller.may("read", study)):
         yours = ", ".join(name for name in sorted(studies.now()) if caller.may("submit", name))
         raise SpecError(f"study: there is no study {study!r} here for you; choose one of yours ({yours or 'none'})")
     caller.require("submit", study)
-    spec = _with_own_model(store, spec, caller)
-    require_free_name(store, spec)
-    return spec
 
 
 def _with_own_model(store: Store, spec: RunSpec, caller: Caller) -> RunSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from covey.coordinator.admin.access.callers import Access
 from covey.coordinator.store_thread import StoreThread
 from covey.coordinator.studies import Studies, study_of
 from covey.coordinator.study_file import ALL, StudiesFile, Study
-from covey.errors import Conflict, NotFound, SpecError
+from covey.errors import Conflict, CoveyError, NotFound, SpecError
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import EventRecord
 from covey.validation import explain
@@ -55,26 +55,40 @@ class StudyEdits:
             NotFound: There is no such study, or one does not have who is to be taken out.
             Conflict: There is one of this name already; or runs of it have not ended.
             SpecError: The study would not be a valid one, or its file cannot be changed.
-            StoreError: The file cannot be written.
+            StoreError: The change cannot be put on record, or the file cannot be written; nothing is changed.
         """
-        caller, name = self.access.federation(context), request.study.name
+        caller = self.access.federation(context)
+        await self.store.call(self._make, caller.name, request)
+        self.wake()
+        return self._view(request.study.name)
+
+    def _make(self, by: str, request: pb.EditStudyRequest) -> None:
+        """In the record's thread: nobody changes a study, or submits into one, meanwhile.
+
+        It is on record first, so that no change is without its event; one that fails then has a second one.
+        """
+        name = request.study.name
         if request.remove_whole:
-            await self._require_no_runs(name)
+            self._require_no_runs(name)
         known = self.studies.now().get(name)
         study = changed(known, request)
-        self.studies.rewrite(name, study)  # no await since it was read: what others change meanwhile is not lost
-        detail = {"by": caller.name, "study": name, **differences(known, study)}
-        await self.store.call(self.store.store.add_event, EventRecord(self.now(), KIND, detail=detail))
-        self.wake()
-        return self._view(name)
+        self.studies.rewritten(name, study)
+        self._note(by, name, differences(known, study))
+        try:
+            self.studies.rewrite(name, study)
+        except CoveyError as error:
+            self._note(by, name, {"change": "failed", "error": str(error)})
+            raise
+
+    def _note(self, by: str, name: str, what: Mapping[str, object]) -> None:
+        self.store.store.add_event(EventRecord(self.now(), KIND, detail={"by": by, "study": name, **what}))
 
     def _view(self, name: str) -> pb.Study:
         study = self.studies.now().get(name)
         return view_of(name, study, self.studies.evicted(name)) if study is not None else pb.Study(name=name)
 
-    async def _require_no_runs(self, name: str) -> None:
-        store = self.store
-        runs = await store.call(store.store.runs, states=("queued", "running"), limit=1_000_000)
+    def _require_no_runs(self, name: str) -> None:
+        runs = self.store.store.runs(states=("queued", "running"), limit=1_000_000)
         if left := [run.name for run in runs if study_of(run) == name]:
             raise Conflict(
                 f"the study {name!r} has runs that have not ended, and would have no nodes: {', '.join(left[:5])}; "

@@ -88,6 +88,9 @@ class AsyncMachine:
         restored: The store's knowledge of a run in progress.
     """
 
+    _has_place = True
+    """Of the class, as event logs of older versions open with machines that do not have it."""
+
     def __init__(
         self,
         policy: AsyncRunPolicy,
@@ -113,7 +116,6 @@ class AsyncMachine:
         self._why_stop = ""
         self._pauses: dict[str, _Pause] = {}
         self._paused = self._started = False
-        self._has_place = True
         self._started_at = 0.0
         self._reason = ""
         self._now = 0.0

@@ -53,6 +53,9 @@ class GossipMachine:
         known: What is on record of each part.
     """
 
+    has_place = True
+    """Of the class, as event logs of older versions open with machines that do not have it."""
+
     def __init__(
         self,
         policy: ev.GossipRunPolicy,
@@ -67,7 +70,6 @@ class GossipMachine:
         """Whether who takes part is decided; whether the run is in a terminal state."""
         self.committed = 0
         self.paused = False
-        self.has_place = True
         self._is_started = False
         self._began = self._now = 0.0
         self._said = ""

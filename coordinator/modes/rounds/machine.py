@@ -41,6 +41,9 @@ class RoundMachine(OpenRound):
         restored: The store's knowledge of a run in progress.
     """
 
+    _has_place = True
+    """Of the class, as event logs of older versions open with machines that do not have it."""
+
     def __init__(
         self,
         policy: ev.RoundPolicy,
@@ -56,7 +59,6 @@ class RoundMachine(OpenRound):
         self._retries = 0
         self._stuck = False
         self._paused = False
-        self._has_place = True
         self._started = False
         self._why_stop = ""
         self._now = 0.0

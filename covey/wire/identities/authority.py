@@ -50,15 +50,16 @@ def federation_of(authority: x509.Certificate) -> str:
     return hashlib.sha256(authority.public_bytes(serialization.Encoding.DER)).hexdigest()[:32]
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a secret file: mode 0600 from the first byte, complete or not at all, durable."""
+def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a secret file: mode 0600 from the first byte, `mode` at the end, complete or not at all, durable."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        os.fchmod(fd, mode)
+        os.fsync(fd)
     temporary.replace(path)
     sync_folder(path.parent)
 

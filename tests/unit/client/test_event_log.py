@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,22 +12,28 @@ from click.testing import CliRunner
 from covey import __version__
 from covey.cli.main import covey as command
 from covey.client.event_log import MachineState, debug_log
-from covey.coordinator.modes.registry import ROUNDS
+from covey.coordinator.modes.asynchronous.events import AsyncRunPolicy
+from covey.coordinator.modes.asynchronous.machine import AsyncMachine
+from covey.coordinator.modes.gossip.events import GossipRunPolicy
+from covey.coordinator.modes.gossip.machine import GossipMachine
+from covey.coordinator.modes.registry import ASYNC, GOSSIP, ROUNDS
 from covey.coordinator.modes.rounds.events import RoundPolicy
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.errors import StoreError
 from covey.machines import protocol as pr
-from covey.machines.log import Opening, Replayed, entry_line, opening_line
+from covey.machines.log import Opening, Replayed, entry_line, machine_of, opening_line
+from covey.machines.values import ValueTable
 
 OLDER = Path(__file__).parent / "data" / "events_of_an_older_version.jsonl"
 """A run of two rounds, by a version in which a round's deadline was no object of its own."""
 
 
-def written(path: Path, **changes: str) -> Path:
+def written(path: Path, *, without: str = "", **changes: str) -> Path:
     """A log of this version's, whose opening says something else of who wrote it."""
     machine = RoundMachine(RoundPolicy(2, min_nodes=1), ("ada",), {})
     opening = json.loads(opening_line(1.0, "rounds", "run", machine, ROUNDS)) | changes
     opening = {name: value for name, value in opening.items() if value}
+    opening["machine"].pop(without, None)
     events: list[pr.SharedEvent] = [pr.Started(1.0), pr.NodeJoined("ada", 2.0)]
     lines = [entry_line(2.0, event, machine.handle(event), ROUNDS) for event in events]
     path.write_bytes(json.dumps(opening).encode() + b"\n" + b"".join(lines))
@@ -70,3 +77,32 @@ def test_a_newer_versions_log_names_it(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"Started"', '"Begun"'))
     with pytest.raises(StoreError, match=r"written by covey 9\.0\.0 \(code 0123456789abcdef\), .*'Begun'"):
         list(debug_log(path))
+
+
+def test_fields_that_an_older_machine_did_not_have_are_as_they_are_at_the_start(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.jsonl", covey="0.0.9", code="0" * 16, without="_has_place")
+    assert [type(item) for item in debug_log(path)] == [Opening, Replayed, Replayed, MachineState]
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "machine"),
+    [
+        ("gossip", GOSSIP, GossipMachine(GossipRunPolicy(1))),
+        ("async", ASYNC, AsyncMachine(AsyncRunPolicy(2, min_nodes=1), ("ada",))),
+    ],
+)
+def test_so_it_is_with_machines_of_other_modes(kind: str, table: ValueTable, machine: Any) -> None:
+    state = json.loads(opening_line(1.0, kind, "run", machine, table))["machine"]
+    older = machine_of(Opening(1.0, kind, "run", {k: v for k, v in state.items() if "has_place" not in k}), table)
+    events = (pr.PauseChanged(False, 1.0), pr.Started(1.0), pr.NodeJoined("ada", 2.0), pr.Tick(99.0))
+    assert [older.handle(event) for event in events] == [machine.handle(event) for event in events]
+
+
+def test_a_replay_goes_on_after_a_part_that_it_cannot_replay(tmp_path: Path) -> None:
+    wrong = written(tmp_path / "log.jsonl", covey="0.0.9", code="0" * 16).read_text().replace('"Started"', '"Begun"')
+    right = written(tmp_path / "log.jsonl", covey="0.0.9", code="0" * 16).read_text()
+    (tmp_path / "log.jsonl").write_text(wrong + right)
+    items: list[Opening | Replayed | MachineState] = []
+    with pytest.raises(StoreError, match="'Begun'"):
+        items.extend(debug_log(tmp_path / "log.jsonl"))
+    assert [type(item) for item in items] == [Opening, Opening, Replayed, Replayed, MachineState]

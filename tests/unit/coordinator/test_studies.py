@@ -7,6 +7,7 @@ import os
 import pytest
 
 from covey.coordinator.studies import Studies, read_studies
+from covey.coordinator.study_file import Study
 from covey.errors import SpecError
 
 BRAIN = '[studies.brain]\nnodes = ["n1", "n2"]\nadmins = ["alice"]\nmembers = ["bob"]\nauditors = ["carol"]\n'
@@ -81,3 +82,17 @@ def test_a_run_that_needs_more_nodes_than_its_study_has_is_refused(tmp_path):
         studies.require_enough(study, 1000)
     with pytest.raises(SpecError, match="min_nodes = 2, and the study 'brain' has 1"):
         studies.require_enough("brain", 2)
+
+
+def test_a_file_of_studies_that_is_a_link_stays_one_and_keeps_who_may_read_it(tmp_path):
+    (tmp_path / "etc").mkdir()
+    real, link = tmp_path / "etc" / "studies.toml", tmp_path / "studies.toml"
+    real.write_text(BRAIN)
+    real.chmod(0o664)
+    link.symlink_to(real)
+    studies = Studies(link)
+    studies.rewrite("brain", None)
+    assert (link.is_symlink(), read_studies(real), studies.now()) == (True, {}, {})
+    assert real.stat().st_mode & 0o777 == 0o664
+    Studies(tmp_path / "new.toml").rewrite("heart", Study(nodes=("n1",)))
+    assert (tmp_path / "new.toml").stat().st_mode & 0o777 == 0o600

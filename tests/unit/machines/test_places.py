@@ -133,6 +133,23 @@ def test_runs_that_say_what_they_take_of_a_gpu_share_one_as_it_holds_them():
     assert waits == "waits for a place on n1: 9.0 GiB of GPU memory for 2 runs are more than its 8.0"
 
 
+def test_a_node_that_comes_back_and_has_not_said_what_its_gpu_has_counts_with_what_it_had():
+    places = Places()
+    places.joined("n1", Room(2, gpu_bytes=80 * GIB))
+    for name in ("a", "b"):
+        places.enter(want(name, gpu_bytes=8 * GIB))
+    places.left("n1")
+    assert places.joined("n1", Room(2, gpu_bytes=None)) == frozenset()
+    assert chosen(places, want("c", gpu_bytes=8 * GIB))[0] == []
+    places.learned("n1", Room(2, gpu_bytes=None))
+    assert places.room("n1") == Room(2, 0, 80 * GIB)
+    places.learned("n1", Room(2, gpu_bytes=20 * GIB))  # it has another one now
+    assert places.room("n1") == Room(2, 0, 20 * GIB)
+    assert [places.admits(run, "n1") for run in ("a", "b")] == [True, True]
+    places.learned("n1", Room(2, gpu_bytes=99 * GIB))
+    assert places.room("n1") == Room(2, 0, 20 * GIB)
+
+
 def test_a_node_outside_a_run_s_scope_is_none_of_it(places):
     places.enter(want("scoped", scope=frozenset({"n1"})))
     assert [node for node in ("n1", "n2") if places.admits("scoped", node)] == ["n1"]

@@ -8,11 +8,14 @@ import threading
 
 import pytest
 
-from covey.errors import SpecError, TaskError
+from covey.coordinator.studies import Studies
+from covey.errors import IdentityError, SpecError, TaskError
 from covey.protos import admin_pb2 as pb
 from covey.spec import parse_toml
 from tests.unit.coordinator.admin.serving import admin_service, certified
 from tests.unit.coordinator.world import ROUNDS, Worker
+
+BRAIN = '[studies.brain]\nnodes = ["n1", "n2"]\nmembers = ["alice"]\n'
 
 
 class Queue(Worker):
@@ -110,3 +113,32 @@ async def test_what_cannot_be_read_never_waits_for_the_worker(submit, worker):
         await submit('"')
     assert not waiting.done()
     waiting.cancel()
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "error", "text"),
+    [
+        ("nodes", "", SpecError, "no study 'brain'"),
+        ("_record_admitted", BRAIN.replace('members = ["alice"]', 'auditors = ["alice"]'), IdentityError, "needs role"),
+        ("_record_admitted", BRAIN.replace(', "n2"', ""), SpecError, "has 1 nodes"),
+    ],
+)
+async def test_what_changes_while_a_submission_is_looked_at_counts(
+    world, authority, identity, worker, tmp_path, monkeypatch, at, change, error, text
+):
+    """The last look is in the record's thread, right before the run is recorded."""
+    (tmp_path / "studies.toml").write_text(BRAIN)
+    world.studies = Studies(tmp_path / "studies.toml")
+    service = admin_service(world, authority, worker)
+    call, known = certified(world, identity("alice", "auditor")), world.store.call
+
+    async def changed_meanwhile(method, *args, **kwargs):
+        if getattr(method, "__name__", "") == at:
+            (tmp_path / "studies.toml").write_text(change)
+        return await known(method, *args, **kwargs)
+
+    monkeypatch.setattr(world.store, "call", changed_meanwhile)
+    spec = 'study = "brain"\n' + ROUNDS.format(count=2, nodes=2, where="central")
+    with pytest.raises(error, match=text):
+        await service.submit_run(pb.SubmitRunRequest(spec_toml=spec), call)
+    assert world.record.runs() == []

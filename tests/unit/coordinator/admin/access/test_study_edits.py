@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from covey.coordinator.admin.access.callers import Access
-from covey.coordinator.admin.access.study_edits import StudyEdits
+from covey.coordinator.admin.access.study_edits import KIND, StudyEdits
 from covey.coordinator.studies import Studies
-from covey.errors import Conflict, IdentityError, NotFound, SpecError
+from covey.errors import Conflict, IdentityError, NotFound, SpecError, StoreError, StoreUnavailable
 from covey.protos import admin_pb2 as pb
 from tests.unit.coordinator.admin.serving import certified
 from tests.unit.coordinator.world import ROUNDS
@@ -96,6 +96,29 @@ async def test_a_file_that_was_made_wrong_by_hand_is_not_written_over(desk, root
     with pytest.raises(SpecError, match=r"studies\.toml"):
         await desk.edit(asked(members=["eve"]), root)
     assert (tmp_path / "studies.toml").read_text() == wrong
+
+
+async def test_a_change_that_cannot_be_put_on_record_is_none(desk, root, world, tmp_path, woken, monkeypatch):
+    def away(event):
+        raise StoreUnavailable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.record, "add_event", away)
+        with pytest.raises(StoreUnavailable):
+            await desk.edit(asked(members=["eve"]), root)
+    assert ((tmp_path / "studies.toml").read_text(), woken) == (BRAIN, [])
+    await desk.edit(asked(members=["eve"]), root)
+    assert [event.detail["added"] for event in world.record.events() if event.kind == KIND] == [["member eve"]]
+
+
+async def test_a_change_on_record_that_was_not_made_is_said_to_have_failed(desk, root, world, tmp_path):
+    (tmp_path / "studies.toml.tmp").mkdir()
+    with pytest.raises(StoreError, match=r"cannot write .*studies\.toml"):
+        await desk.edit(asked(members=["eve"]), root)
+    failed, begun = [event.detail for event in world.record.events() if event.kind == KIND]
+    assert (failed["change"], failed["study"], begun["change"]) == ("failed", "brain", "changed")
+    assert "cannot write" in failed["error"]
+    assert "eve" not in desk.studies.roles_of("eve")
 
 
 async def test_two_admins_at_once_lose_nothing_of_each_other(desk, root):
