@@ -106,8 +106,8 @@ class SimulatedTrials(CrewTrials):
                 ):  # one update may make no version
                     curve_of(rounds, sweep.metric)
         except RunFailed as error:
-            one = sweep.spec.facts.unit.removesuffix("s")
-            raise SpecError(f"a run of one {one}, with the first of all values, cannot be measured: {error}") from error
+            unit = sweep.spec.facts.unit.removesuffix("s")
+            raise SpecError(f"a run of one {unit}, with the first of all values, cannot be measured: {error}") from error
 
 
 def _begun(folder: Path, name: str, *, is_first: bool) -> Run | None:
