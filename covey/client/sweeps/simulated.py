@@ -101,13 +101,12 @@ class SimulatedTrials(CrewTrials):
                 if run.state in ("failed", "stopped"):
                     raise RunFailed(f"it is {run.state}: {run.reason}")
                 rounds = record.rounds(CHECK)
-                if sweep.spec.facts.synchronous or any(
-                    item.version for item in rounds
-                ):  # one update may make no version
+                has_versions = any(item.version for item in rounds)  # one update may make none
+                if has_versions or sweep.spec.facts.synchronous:
                     curve_of(rounds, sweep.metric)
         except RunFailed as error:
-            unit = sweep.spec.facts.unit.removesuffix("s")
-            raise SpecError(f"a run of one {unit}, with the first of all values, cannot be measured: {error}") from error
+            run_of_one = f"a run of one {sweep.spec.facts.unit.removesuffix('s')}"
+            raise SpecError(f"{run_of_one}, with the first of all values, cannot be measured: {error}") from error
 
 
 def _begun(folder: Path, name: str, *, is_first: bool) -> Run | None:
