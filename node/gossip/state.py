@@ -15,12 +15,21 @@ from covey.gossip.push_sum import exchange as exchange_module
 from covey.gossip.push_sum import machine as machine_module
 from covey.gossip.push_sum import policy as policy_module
 from covey.gossip.push_sum import rates as rates_module
+from covey.gossip.push_sum import words as words_module
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.machines.values import KIND, ValueTable
 
 TABLE = ValueTable(
-    events, actions, machine_module, policy_module, exchange_module, ledger_module, rates_module, averaging_module
+    events,
+    actions,
+    machine_module,
+    policy_module,
+    exchange_module,
+    words_module,
+    ledger_module,
+    rates_module,
+    averaging_module,
 )
 """Everything that a machine's state, its events and its actions consist of."""
 PUBLISHED = ("collecting", "mixing", "lingering", "settling")

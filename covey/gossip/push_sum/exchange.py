@@ -4,44 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from covey.errors import LedgerError
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.actions import Accept, AcknowledgeAgain, Action, Portion, Refuse, Retire, Send
 from covey.gossip.push_sum.events import Arrived, Progressed, StatementsShown
-from covey.gossip.push_sum.words import belied
+from covey.gossip.push_sum.words import Peer
 
 UNANSWERED_S = 120.0
 """After how long a batch that a peer does not acknowledge, though it shows signs of life, keeps no others back."""
-
-
-@dataclass
-class Peer:
-    """What is known of a peer."""
-
-    is_trusted: bool = False
-    """It shows signs of life: things are sent to it, and waited for."""
-    is_known: bool = False
-    """It was heard, or is known to be silent, since this node began or restarted."""
-    was_there: bool = False
-    """It was trusted when the record was made that this node went on from."""
-    step: int = -1
-    """It sends nothing more of steps up to this one, but what it sent up to batch `sequence`."""
-    sequence: int = 0
-    is_finished: bool = False
-    newest_step: int = -1
-    """Of the batches that came from it."""
-    is_refused: bool = False
-    """Its newest batch cannot be. Until one of it is taken it counts as away: nobody waits for it."""
-    refuses: bool = False
-    """It says that this node's newest batch cannot be. Until it has that it counts as away."""
-
-    @property
-    def is_at_odds(self) -> bool:
-        """Whether one of both refuses what the other gives."""
-        return self.is_refused or self.refuses
 
 
 class Exchange:
@@ -232,7 +204,7 @@ class Exchange:
         if peer.is_refused:  # as when this node learnt only now of mass that somebody else joined with
             peer.is_refused = False
             self.contradictions.pop(event.peer, None)
-        if not waits and (claim := belied(event, peer.step, peer.sequence)):
+        if not waits and (claim := peer.belied(event)):
             self.contradictions[event.peer] = claim
         self.has_news = True
         return Accept(event.peer, event.sequence)
@@ -310,11 +282,10 @@ class Exchange:
             return
         if self._is_contradicted(event.peer, event.applied, event.acknowledged):
             return
-        peer, given = self.peers[event.peer], self.ledger.out.get(event.peer, OutEdge())
+        peer, (given, had) = self.peers[event.peer], self._on_record(event.peer)
         peer.is_trusted, peer.is_known = not peer.is_at_odds, True
-        if event.step >= peer.step:  # else it comes late, and says what was once so
-            peer.step, peer.sequence, peer.is_finished = event.step, event.sequence, event.is_finished
-        if event.applied == given.sequence:
+        peer.says(event, had)
+        if event.applied == given:
             self.delivered(event.peer, event.applied)
 
     def left(self, peer: Incarnation, applied: int, signed: int = 0) -> None:

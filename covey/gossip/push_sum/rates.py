@@ -11,11 +11,12 @@ from typing import Literal
 
 Correction = Literal["none", "elapsed", "asyspa"]
 """What a step counts for. none: as much as any other. elapsed: the time since the one before, in steps of the furthest
-node. asyspa: all steps that the furthest node made since, after the counter of AsySPA (Zhang and You, "AsySPA: An exact
-asynchronous algorithm for convex optimization over digraphs", IEEE TAC 65(6), 2020, algorithm 1); here the counter is
-the largest number of steps that any node is known to have made. Its proof asks for bounded pauses and delays, which a
-protocol that waits for nobody does not give. What a step may count for at most follows from the mass that the node has
-just then (`PushSumPolicy.largest`); with both corrections later steps make up for the rest."""
+node, but not for more of them than are not counted yet: a rate says too much just after peers are heard that are ahead,
+and where a liar was. asyspa: all steps that the furthest node made since, after the counter of AsySPA (Zhang and You,
+"AsySPA: An exact asynchronous algorithm for convex optimization over digraphs", IEEE TAC 65(6), 2020, algorithm 1);
+here the counter is the largest number of steps that any node is known to have made. Its proof asks for bounded pauses
+and delays, which a protocol that waits for nobody does not give. What a step may count for at most follows from the
+mass that the node has just then (`PushSumPolicy.largest`); with both corrections later steps make up for the rest."""
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Rates:
             most: The largest factor.
         """
         due = self._factor(correction, step, others, now) + self._owed
+        if correction == "elapsed":
+            due = min(due, max(1.0, max(step + 1, others) - self.counted))
         factor = min(due, most)
         self._owed = due - factor if correction == "elapsed" else 0.0
         self.counted += factor

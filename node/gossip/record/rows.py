@@ -8,7 +8,8 @@ from typing import Any
 from covey.artifact import Artifact, artifact_to_json
 from covey.gossip.ledger import Batch, Incarnation, InEdge, OutEdge
 from covey.gossip.push_sum.events import Arrived
-from covey.gossip.push_sum.exchange import Exchange, Peer
+from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.words import Peer
 from covey.node.gossip.diary import Span
 from covey.node.gossip.ports import Noted, Snapshot
 from covey.node.gossip.receipts import Kept

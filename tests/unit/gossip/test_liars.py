@@ -15,8 +15,8 @@ ME, LIAR, BOB, CYD = (Incarnation(name) for name in ("me", "liar", "bob", "cyd")
 STEPS = 50
 
 
-def said(peer: Incarnation, step: int) -> ev.Progressed:
-    return ev.Progressed(peer, step, 0, 0, 0, False, 0.0)
+def said(peer: Incarnation, step: int, sequence: int = 0) -> ev.Progressed:
+    return ev.Progressed(peer, step, sequence, 0, 0, False, 0.0)
 
 
 def trainings(
@@ -25,6 +25,8 @@ def trainings(
     before: int = 0,
     pace: int = 1,
     fast: Sequence[Incarnation] = (BOB, CYD),
+    belied_at: int = 0,
+    steps: int = STEPS,
 ) -> list[float]:
     """What each training of a node counts for, beside two, of whom `fast` have `pace` times its pace, and a liar.
 
@@ -34,8 +36,10 @@ def trainings(
         before: Before which training of the node.
         pace: As said.
         fast: Likewise.
+        belied_at: After which training of the node the liar gives something of a step before the one that it said.
+        steps: How many the run has.
     """
-    machine = PushSum(ME, PushSumPolicy(STEPS, None, correction=correction), (LIAR, BOB, CYD), is_met=True)
+    machine = PushSum(ME, PushSumPolicy(steps, None, correction=correction), (LIAR, BOB, CYD), is_met=True)
     if lie is not None and not before:
         machine.handle(said(LIAR, lie))
     actions, scales = machine.handle(ev.Begun(0.0)), []
@@ -43,12 +47,16 @@ def trainings(
         scales += [action.scale for action in actions if isinstance(action, act.Train)]
         step, now = machine.step, machine.step + 1.0
         for peer in (BOB, CYD):
-            machine.handle(said(peer, min((pace if peer in fast else 1) * (step + 1), STEPS) - 1))
+            machine.handle(said(peer, min((pace if peer in fast else 1) * (step + 1), steps) - 1))
         if lie is not None and step + 1 == before:
             machine.handle(said(LIAR, lie))
+        if step + 1 == belied_at:
+            machine.handle(ev.Arrived(LIAR, 1, 1, step, now))
+            assert LIAR in machine.exchange.contradictions
         machine.handle(ev.Trained(step, now))
         machine.handle(ev.Planned(step, (), ()))
         actions = machine.handle(ev.Published(step, now))
+        actions += machine.handle(ev.Mixed(step, now))  # where there was nothing to mix in it is late, and nothing
     return scales
 
 
@@ -95,6 +103,12 @@ def test_little_mass_and_a_liar_s_pace_together_scale_a_step_by_no_more_than_the
         assert STEPS <= moved < STEPS + 8
 
 
+def test_a_word_that_was_belied_leaves_nothing_behind_in_how_much_later_steps_count_for() -> None:
+    scales = trainings("elapsed", 499, before=10, belied_at=12, steps=500)
+    assert sum(scale > 2 for scale in scales) <= 2
+    assert len(scales) > 480
+
+
 def test_whose_batches_belie_what_it_said_of_its_steps_counts_for_no_pace() -> None:
     machine = PushSum(ME, PushSumPolicy(STEPS, None, correction="asyspa"), (LIAR, BOB), is_met=True)
     machine.handle(said(BOB, 4))
@@ -110,6 +124,35 @@ def test_whose_batches_belie_what_it_said_of_its_steps_counts_for_no_pace() -> N
     lock_step.handle(said(BOB, STEPS))  # a leaver in lock step, which hands over in whatever step it is
     lock_step.handle(ev.Arrived(BOB, 1, 1, 5, 0.0))
     assert not lock_step.exchange.contradictions
+
+
+@pytest.mark.parametrize("says_again", [False, True])
+@pytest.mark.parametrize("sequence", [1, 2, 2**40])
+def test_a_word_binds_whatever_its_number_of_the_newest_batch_says(sequence: int, says_again: bool) -> None:
+    """Of all that it gives one batch at most is taken to be on its way while it says where it is."""
+    machine = PushSum(ME, PushSumPolicy(STEPS, None, correction="asyspa"), (LIAR, BOB), is_met=True)
+    machine.handle(said(BOB, 4))
+    machine.handle(said(LIAR, 40, sequence))
+    machine.handle(ev.Arrived(LIAR, 1, 1, 1, 0.0))  # it may have been given before
+    assert not machine.exchange.contradictions
+    if says_again:
+        machine.handle(said(LIAR, 41, sequence + 1))
+        machine.handle(said(LIAR, 42, sequence + 2))
+    machine.handle(ev.Arrived(LIAR, 2, 1, 2, 0.0))
+    words = "liar said that it gives nothing more of steps up to 40, and gave batch 2 of step 2"
+    assert machine.exchange.contradictions == {LIAR: words}
+    assert machine.exchange.furthest == 5
+
+
+def test_who_says_where_it_is_while_a_batch_is_on_its_way_is_not_belied_by_it() -> None:
+    machine = PushSum(ME, PushSumPolicy(STEPS, None), (BOB, CYD), is_met=True)
+    for first, sequence in ((4, 1), (14, 2), (24, 3)):
+        for step in range(first + 1, first + 8):
+            machine.handle(said(BOB, step, sequence))
+        machine.handle(ev.Arrived(BOB, sequence, 1, first, 0.0))
+        machine.handle(said(BOB, first + 8, sequence))
+    machine.handle(ev.Arrived(BOB, 4, 1, 32, 0.0))  # it leaves, in the step that it said
+    assert not machine.exchange.contradictions
 
 
 def test_with_who_says_a_step_that_the_run_does_not_have_nothing_is_exchanged() -> None:

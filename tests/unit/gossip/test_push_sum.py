@@ -366,6 +366,22 @@ def test_at_unequal_speeds_corrected_steps_come_to_the_optimum_of_all() -> None:
     assert abs(consensus_at_speeds("asyspa")) < 0.1
 
 
+@pytest.mark.parametrize("correction", ["elapsed", "asyspa"])
+def test_peers_that_are_ahead_when_they_are_first_heard_are_caught_up_with_and_not_overtaken(correction: Any) -> None:
+    """One of equal pace, which made two steps alone, hears of peers that made 300 more."""
+    me, peer, ahead, steps = Incarnation("me"), Incarnation("peer"), 300, 1000
+    machine = PushSum(me, PushSumPolicy(steps, None, correction=correction), (peer,))
+    machine.handle(ev.Begun(0.0))
+    while machine.phase == "training":
+        step, now = machine.step, machine.step + 1.0
+        if step >= 2:
+            machine.handle(ev.Progressed(peer, min(ahead + step, steps - 1), 0, 0, 0, False, now))
+        machine.handle(ev.Trained(step, now))
+        machine.handle(ev.Planned(step, (), ()))
+        machine.handle(ev.Published(step, now))
+    assert machine.step == steps - ahead + 1
+
+
 def steps_beside(slower: int, overlap: int | None) -> list[int]:
     """How many steps three nodes make in 100 ticks, a training each, beside one that takes so many ticks for each."""
     swarm = swarm_of(4, Exponential(), steps=1000, overlap=overlap, max_in_flight=4)
