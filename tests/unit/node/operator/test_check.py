@@ -24,7 +24,7 @@ async def test_a_run_that_asks_for_figures_has_no_model(tmp_path):
     method = {"name": "statistics", "options": options}
     spec = parse_data({"name": "x", "task": {"name": "digits"}, "method": method, "rounds": {"count": 1}})
     found = await _task(
-        Node(tmp_path, settings=NodeSettings(policy=Policy(max_epsilon=2.0))).services.config,
+        Node(tmp_path, settings=NodeSettings(policy=Policy(max_epsilon=2.0, min_k=10))).services.config,
         cast(Worker, WorkerHere()),
         spec,
     )
