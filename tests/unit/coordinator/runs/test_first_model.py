@@ -13,6 +13,8 @@ from covey.errors import Conflict, LayoutError, NotFound, SpecError
 from covey.machines.protocol import StopRequested
 from covey.parts import FIRST, slot
 from covey.spec import ModelSection, parse_data, parse_json, parse_toml
+from covey.storage.files.address import Address
+from covey.storage.files.distant import DistantFiles
 from covey.storage.record.contract import RunRecord
 from tests.unit.coordinator.world import ROUNDS
 
@@ -62,6 +64,25 @@ async def test_a_version_of_another_run(world, services, parent):
     assert best.model.parent == "parent@2"
 
 
+@pytest.mark.parametrize("named", ["run:parent", "sha256:{}"])
+async def test_a_model_that_lasts_elsewhere_stays_until_it_is_read(tmp_path, world, services, parent, named):
+    address, newest = Address(f"file://{tmp_path}/there"), world.record.version("parent", 2).artifact
+    address.claim("record", "me")
+    address.put(world.files.path(newest.digest), newest.digest)
+
+    class NoRoom(DistantFiles):
+        def check(self, digest):
+            is_here = super().check(digest)
+            self._drop_copies(0)  # somebody else needs room
+            return is_here
+
+    files = NoRoom(tmp_path / "another disk", address)
+    services = replace(services, files=files)
+    await add_run(services, *submitted("child", initial=named.format(newest.digest)))
+    assert world.worker.done("initial")[-1].source == files.path(newest.digest)
+    assert files.path(newest.digest).exists()
+
+
 async def test_it_starts_with_that_model_and_keeps_it(world, services, parent):
     await add_run(services, *submitted("child", initial="run:parent"))
     made = len(world.worker.done("initial"))
@@ -92,7 +113,7 @@ async def test_what_is_not_there_is_said(world, services, parent):
     for model, error, said in [
         ({"initial": "begin.safetensors"}, SpecError, "did not come along"),
         ({"initial": "run:nobody"}, NotFound, "no run 'nobody'"),
-        ({"initial": "run:parent@9"}, NotFound, "no version 9"),
+        ({"initial": "run:parent@9"}, NotFound, "no version 9; it has 0 to 2"),
         ({"initial": "sha256:" + "0" * 64}, NotFound, "no file"),
     ]:
         with pytest.raises(error, match=said):
@@ -101,7 +122,7 @@ async def test_what_is_not_there_is_said(world, services, parent):
     with pytest.raises(SpecError, match="is another model"):
         await add_run(services, *submitted("child", initial=f"sha256:{digest}", parent="parent@1"))
     world.retention.drop([digest])
-    with pytest.raises(NotFound, match="no longer kept"):
+    with pytest.raises(NotFound, match="version 2 of run parent is no longer kept; choose another one: 0 to 1"):
         await add_run(services, *submitted("child", initial="run:parent"))
     assert [run.run for run in world.record.runs()] == ["parent"]
 
