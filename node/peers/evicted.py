@@ -128,7 +128,7 @@ class Evicted:
 
     def notices_of(self, who: Incarnation) -> list[SignedNotice]:
         """All about an incarnation: a node of an older version does not know the one for good, which comes last."""
-        return [found for found in (self._notices.get(who), self._for_good.get(who.node)) if found is not None]
+        return [notice for notice in (self._notices.get(who), self._for_good.get(who.node)) if notice is not None]
 
     def notices(self) -> list[SignedNotice]:
         """All of them."""
