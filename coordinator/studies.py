@@ -152,8 +152,11 @@ class Studies:
         """
         scope = self.scope(study)
         if scope is not None and nodes > (have := len(scope - self.evicted(study))):
+            out = sorted(scope & self.evicted(study))
+            some = ", ".join([*out[:5], *["..."] * (len(out) > 5)])
+            known = f"{have} node{'' if have == 1 else 's'}" + (f" ({some} shut out of it for good)" if out else "")
             raise SpecError(
-                f"min_nodes = {nodes}, and the study {study!r} has {have} nodes: the run would wait for ever; "
+                f"min_nodes = {nodes}, and the study {study!r} has {known}: the run would wait for ever; "
                 "write fewer, or ask an admin of the federation to add some: covey study add"
             )
 

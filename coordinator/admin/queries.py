@@ -23,7 +23,7 @@ from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
 from covey.storage.record.gossip import JOINED
 from covey.storage.record.seals import canonical
-from covey.storage.record.versions import best_version
+from covey.storage.record.versions import best_version, no_longer_kept
 
 BEST = -2
 """Instead of a version's number: the best one by the run's metric."""
@@ -141,6 +141,13 @@ class Queries:
             known = f"of {', '.join(version.members)}" if version.members else "as there is one model for all nodes"
             raise NotFound(f"version {version.version} has no file of {node!r}, but {known}")
         return replace(version, artifact=version.members[node])
+
+    def kept_version(self, run: str, number: int, node: str = "") -> VersionRecord:
+        """`version`, if its file is still kept. Raises `NotFound`, with those that are."""
+        version = self.version(run, number, node)
+        if not version.kept:
+            raise no_longer_kept(self._store, version)
+        return version
 
     def _version(self, run: str, number: int) -> VersionRecord:
         record = find_run(self._store, run)

@@ -223,9 +223,7 @@ class AdminService:
     async def download_version(self, request: pb.LocateVersionRequest, context: Context) -> AsyncIterator[bytes]:
         """The version's safetensors file."""
         run = (await self._run(context, request.run)).run
-        version = await self._call(self._queries.version, run, request.version, request.node)
-        if not version.kept:
-            raise NotFound(f"version {version.version} is no longer kept; see [keep] in the specification")
+        version = await self._call(self._queries.kept_version, run, request.version, request.node)
         if not await asyncio.to_thread(self._env.files.check, version.artifact.digest):
             raise NotFound(f"the file of version {version.version} is damaged or missing; restore a backup")
         async for chunk in serve_download(self._env.files.path(version.artifact.digest), version.artifact, 0):

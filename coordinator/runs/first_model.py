@@ -18,7 +18,7 @@ from covey.parts import FIRST, slot
 from covey.spec import ModelSection, RunSpec, parse_json
 from covey.spec.modes import mode_named
 from covey.storage.record.contract import PartRecord, RunRecord, Store, VersionRecord
-from covey.storage.record.versions import best_version
+from covey.storage.record.versions import best_version, no_longer_kept
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob, InitialResult
 
@@ -188,7 +188,7 @@ async def _source(services: FirstModelServices, section: ModelSection, given: Pa
 
 async def _kept(services: FirstModelServices, version: VersionRecord) -> Path:
     if not version.kept or not await asyncio.to_thread(services.files.check, version.artifact.digest):
-        raise NotFound(f"version {version.version} of run {version.run} is no longer kept; choose another one")
+        raise await services.store.call(no_longer_kept, services.store.store, version)
     return services.files.path(version.artifact.digest)
 
 

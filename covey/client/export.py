@@ -48,11 +48,9 @@ def write_version(version: Version, chunks: Iterator[bytes], path: Path, on_prog
         on_progress: Called after each chunk.
 
     Raises:
-        NotFound: Its file is not kept any more, or the folder does not exist.
+        NotFound: Its file is not kept any more (the record says so, and which are), or the folder does not exist.
         CorruptChunk: What came is not what was announced.
     """
-    if not version.kept:
-        raise NotFound(f"version {version.version} is no longer kept; see [keep] in the run's specification")
     version.artifact.validate(MAX_FILE_BYTES)
     with _replacing(path) as file:
         write_with_all_names(_reported(_checked(chunks, version.artifact), version.bytes, on_progress), file)

@@ -318,6 +318,11 @@ def read_account(source: Path, run: str | None = None) -> Mapping[str, Any]:
     return account
 
 
+def running(sources: Sequence[Path], run: str | None = None) -> list[str]:
+    """The data directories among them whose node is at work in the run."""
+    return [str(source) for source in sources if source.is_dir() and _now(newest(source, run)) is not None]
+
+
 def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes = b"") -> MassAudit:
     """Compare accounts of one run's nodes, read when nothing was being sent.
 

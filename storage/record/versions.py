@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from covey.errors import NotFound
 from covey.metrics import NODES
 from covey.storage.record.records import Json, VersionRecord
+
+MOST_SAID = 8
 
 
 class Versions(ABC):
@@ -39,6 +41,32 @@ class Versions(ABC):
     @abstractmethod
     def record_metrics(self, run: str, version: int, metrics: Json, *, evaluated: bool) -> None:
         """Merge metrics into a version's; with `evaluated`, mark it as evaluated. Raises `NotFound`."""
+
+
+def numbers_in_words(numbers: Sequence[int]) -> str:
+    """Versions for people, in at most `MOST_SAID` parts: "0, 4 to 7"; of more, the newest.
+
+    Args:
+        numbers: Ascending.
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    texts = [" to ".join(map(str, part)) for part in parts]
+    return ", ".join(["..."] * (len(texts) > MOST_SAID) + texts[-MOST_SAID:])
+
+
+def no_longer_kept(record: Versions, version: VersionRecord) -> NotFound:
+    """The error where a version's file is gone; it says which ones there are."""
+    kept = [other.version for other in record.versions(version.run, kept_only=True) if other != version]
+    which = f"choose another one: {numbers_in_words(kept)}" if kept else "and no other one is"
+    return NotFound(
+        f"version {version.version} of run {version.run} is no longer kept; {which} ([keep] in its specification says "
+        "what stays)"
+    )
 
 
 def rated(measured: Mapping[int, Json], metric: str, goal: Literal["max", "min"]) -> list[tuple[int, float]]:

@@ -296,7 +296,7 @@ def test_an_evicted_node_is_out_a_late_one_has_its_part_one_moves_and_a_run_can_
             lambda: "all parts of the data are with other" in shown_text(federation, run), 100, "no reason"
         )
         federation.node(2).may_die = True  # what is evicted ends
-        federation.cli("node", "evict", federation.names[2], *where)
+        federation.cli("node", "evict", "--yes", federation.names[2], *where)
         until_out(federation, run)
         check_late(federation, run)
         addresses[1] = moved(federation, run)

@@ -138,7 +138,7 @@ def test_who_was_evicted_is_not_answered(federation, tmp_path):
             return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="store"), timeout=20)
 
     assert ask().status == health_pb2.HealthCheckResponse.SERVING
-    federation.cli("node", "evict", "watcher", *operate)
+    federation.cli("node", "evict", "--yes", "watcher", *operate)
     with pytest.raises(grpc.RpcError, match="evicted") as caught:
         ask()
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED

@@ -275,7 +275,7 @@ def test_an_enrolled_node_is_away_and_an_evicted_one_is_gone(tmp_path):
         daemon = federation.start_node(0)
         federation.wait_connected(1)
         daemon.may_die = True
-        federation.cli("node", "evict", "n0", "--data-dir", federation.coordinator_dir)
+        federation.cli("node", "evict", "--yes", "n0", "--data-dir", federation.coordinator_dir)
         federation.until(lambda: not daemon.alive, 60.0, "the evicted node stayed")
         scrape = Scrape(url)
         assert scrape.all("covey_nodes", "state") == {"connected": 0.0, "away": 0.0, "evicted": 1.0}
@@ -319,7 +319,7 @@ def test_over_the_network_an_auditor_is_needed(tmp_path):
             stranger.check_hostname = False
             with pytest.raises((urllib.error.URLError, ssl.SSLError, OSError)):
                 Scrape(place[0].replace("0.0.0.0", "127.0.0.1"), stranger)
-        federation.cli("node", "evict", "prometheus", "--data-dir", here)
+        federation.cli("node", "evict", "--yes", "prometheus", "--data-dir", here)
         assert ask(places[0], auditor) == "403"
 
 

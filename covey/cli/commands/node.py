@@ -332,14 +332,28 @@ def show(name: str, as_json: bool, target: Target) -> None:
     tables.show(*tables.node_details(detail))
 
 
-@node.command(examples=("covey node evict hospital-a --data-dir /srv/covey",), json_fields=NODE_FIELDS)
+@node.command(
+    examples=(
+        "covey node evict hospital-a --data-dir /srv/covey",
+        "covey node evict hospital-a --study brain --data-dir /srv/covey",
+        "covey node evict hospital-a --yes --json",
+    ),
+    json_fields=NODE_FIELDS,
+)
 @click.argument("name", metavar="NODE")
 @click.option("--study", default="", metavar="STUDY", help="Only out of this study.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @target_options
-def evict(name: str, study: str, as_json: bool, target: Target) -> None:
-    """Shut NODE out, at once and for good."""
+def evict(name: str, study: str, yes: bool, as_json: bool, target: Target) -> None:
+    """Shut NODE out, at once and for good: this cannot be taken back.
+
+    Of the federation: its name is not given again. Of a study: covey study add does not bring it back into that.
+    """
     with connected(target) as connection:
+        if not yes:
+            where = f"the study {study}" if study else "the federation"
+            click.confirm(f"shut {name} out of {where}, for good?", abort=True, err=True)
         evicted = connection.evict(name, study=study)
     if as_json:
         print_json(plain(evicted, NODE_FIELDS))

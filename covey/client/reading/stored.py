@@ -97,7 +97,7 @@ class StoredRecord(Record):
 
     @override
     async def chunks(self, run: str, version: int, node: str = "") -> AsyncGenerator[bytes]:
-        record = await asyncio.to_thread(self._queries.version, run, version, node)
+        record = await asyncio.to_thread(self._queries.kept_version, run, version, node)
         path = self._data_dir / ARTIFACTS / record.artifact.digest
         try:
             with path.open("rb", buffering=0) as file:

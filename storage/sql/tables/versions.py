@@ -89,8 +89,11 @@ class SqlVersions(Versions):
     def version(self, run: str, number: int) -> VersionRecord:
         with self._db.reading() as connection:
             row = self._row(connection, run, number)
+            newest = self._row(connection, run, -1) if row is None else None
+        if row is None and newest is not None:
+            raise NotFound(f"run {run} has no version {number}; it has 0 to {newest.version}")
         if row is None:
-            raise NotFound(f"run {run} has no version" + (f" {number}" if number >= 0 else " yet"))
+            raise NotFound(f"run {run} has no version yet")
         return version_record(row)
 
     def _row(self, connection: Connection, run: str, number: int) -> AnyRow | None:

@@ -108,12 +108,15 @@ def test_a_token_is_alone_on_standard_output(call, tmp_path):
 def test_a_node_is_evicted_and_its_events_tell(call, tmp_path):
     token = call("coordinator", "token", "--node", "hospital-b").stdout.strip()
     call("node", "join", token, "--data-dir", tmp_path / "b")
-    assert read(call("node", "evict", "hospital-b", "--json"))["state"] == "evicted"
+    asked = call("node", "evict", "hospital-b", code=130).stderr
+    assert "shut hospital-b out of the federation, for good? [y/N]" in asked
+    assert read(call("node", "show", "hospital-b", "--json"))["state"] != "evicted"
+    assert read(call("node", "evict", "--yes", "hospital-b", "--json"))["state"] == "evicted"
     shown = read(call("node", "show", "hospital-b", "--json"))
     assert shown["state"] == "evicted"
     assert {"enrolled", "node-evicted"} <= {event["kind"] for event in shown["events"]}
     assert "node-evicted" in call("node", "show", "hospital-b").stdout
-    assert "no-such" in call("node", "evict", "no-such", code=1).stderr
+    assert "no-such" in call("node", "evict", "--yes", "no-such", code=1).stderr
 
 
 def test_studies_are_made_and_changed_by_command(call, coordinator):

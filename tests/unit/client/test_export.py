@@ -18,12 +18,6 @@ def test_a_version_is_written_and_its_progress_told(tmp_path):
     assert told == [(CHUNK_BYTES, ARTIFACT.size_bytes), (ARTIFACT.size_bytes, ARTIFACT.size_bytes)]
 
 
-def test_a_version_that_is_not_kept_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(NotFound, match="version 3 is no longer kept"):
-        write_version(Version(3, "ab" * 32, ARTIFACT, kept=False), iter(CHUNKS), tmp_path / "m")
-    assert os.listdir(tmp_path) == []
-
-
 def test_all_announced_chunks_pass():
     assert list(_checked(iter(CHUNKS), ARTIFACT)) == CHUNKS
 

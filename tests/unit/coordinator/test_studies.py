@@ -80,7 +80,7 @@ def test_a_run_that_needs_more_nodes_than_its_study_has_is_refused(tmp_path):
     studies.require_enough("brain", 1)
     for study in ("all", ""):
         studies.require_enough(study, 1000)
-    with pytest.raises(SpecError, match="min_nodes = 2, and the study 'brain' has 1"):
+    with pytest.raises(SpecError, match=r"study 'brain' has 1 node \(bob shut out of it for good\): the"):
         studies.require_enough("brain", 2)
 
 

@@ -5,7 +5,7 @@ import pytest
 from covey.artifact import artifact_of
 from covey.errors import NotFound
 from covey.storage.record.records import VersionRecord
-from covey.storage.record.versions import best_version
+from covey.storage.record.versions import best_version, numbers_in_words
 
 
 def version(number, metrics=None, kept=True):
@@ -34,3 +34,9 @@ def test_values_that_are_no_numbers_are_never_the_best():
 def test_without_such_a_metric_it_says_which_there_are():
     with pytest.raises(NotFound, match=r"'f1'.*known metrics: accuracy, loss"):
         best_version([version(1, {"loss": 1.0, "accuracy": 0.5})], "f1", "max")
+
+
+def test_versions_are_said_in_a_few_words():
+    assert (numbers_in_words([]), numbers_in_words([3])) == ("", "3")
+    assert numbers_in_words([0, 4, 5, 6, 9]) == "0, 4 to 6, 9"
+    assert numbers_in_words(range(0, 40, 2)) == "..., 24, 26, 28, 30, 32, 34, 36, 38"

@@ -87,7 +87,7 @@ def audit(sources: tuple[Path, ...], authority: Path | None, run: str | None, as
     Give the data directory of each node, or a file with what covey gossip status --json prints there. Accounts that are
     read while batches are being sent may differ by those: ask again when the nodes are done, or stopped.
     """
-    from covey.client.gossip_nodes import audit_accounts, read_account
+    from covey.client.gossip_nodes import audit_accounts, read_account, running
     from covey.client.gossip_receipts import authority_of
 
     authority_pem = authority_of(sources, authority)
@@ -103,7 +103,12 @@ def audit(sources: tuple[Path, ...], authority: Path | None, run: str | None, as
         click.echo(gossip_tables.mass_line(mass))
         tables.show(*gossip_tables.edges(mass))
     if not mass.is_exact:
-        raise Failure("the accounts do not agree: " + "; ".join(mass.findings))
+        at_work = running(sources, run)
+        again = (
+            f"; still running: {', '.join(at_work)}: accounts differ by what is on its way, and until all have heard "
+            "of an eviction; ask again when the nodes are done, or stopped"
+        )
+        raise Failure("the accounts do not agree: " + "; ".join(mass.findings) + (again if at_work else ""))
 
 
 def _named(mass: MassAudit) -> list[dict[str, Any]]:

@@ -152,3 +152,15 @@ def test_events_come_newest_first_and_page_by_page(recorder, queries):
     assert pages == 3
     assert [event.at for event in queries.events(node="ada").events if event.kind == "tried"] == [3.0, 1.0]
     assert [event.at for event in queries.node("ada").events] == [3.0, 1.0]
+
+
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(recorder, queries):
+    recorder.run("run-1", rounds=5)
+    with pytest.raises(NotFound, match="run run-1 has no version 99; it has 0 to 5"):
+        queries.version("run-1", 99)
+    assert queries.kept_version("run-1", 3).version == 3
+    recorder.store.prune("run-1", versions=2, updates=1, metric="", goal="max", pinned=(0, 1))
+    with pytest.raises(
+        NotFound, match=r"version 3 of run run-1 is no longer kept; choose another one: 0 to 1, 4 to 5 "
+    ):
+        queries.kept_version("run-1", 3)

@@ -92,7 +92,7 @@ async def test_what_is_not_there_is_said(world, services, parent):
     for model, error, said in [
         ({"initial": "begin.safetensors"}, SpecError, "did not come along"),
         ({"initial": "run:nobody"}, NotFound, "no run 'nobody'"),
-        ({"initial": "run:parent@9"}, NotFound, "no version 9"),
+        ({"initial": "run:parent@9"}, NotFound, "no version 9; it has 0 to 2"),
         ({"initial": "sha256:" + "0" * 64}, NotFound, "no file"),
     ]:
         with pytest.raises(error, match=said):
@@ -101,7 +101,7 @@ async def test_what_is_not_there_is_said(world, services, parent):
     with pytest.raises(SpecError, match="is another model"):
         await add_run(services, *submitted("child", initial=f"sha256:{digest}", parent="parent@1"))
     world.retention.drop([digest])
-    with pytest.raises(NotFound, match="no longer kept"):
+    with pytest.raises(NotFound, match="version 2 of run parent is no longer kept; choose another one: 0 to 1"):
         await add_run(services, *submitted("child", initial="run:parent"))
     assert [run.run for run in world.record.runs()] == ["parent"]
 

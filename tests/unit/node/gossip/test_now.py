@@ -56,6 +56,12 @@ async def test_a_node_says_what_it_waits_for_and_keeps_what_it_published(tmp_pat
     since = status_of(read_node(tmp_path / "a"))["waits_since"]
     told(teller, node)  # nothing has changed: the same file, and it is fresh
     assert status_of(read_node(tmp_path / "a"))["waits_since"] == since
+    two = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert CliRunner().invoke(covey, ["gossip", "audit", *two]).exit_code == 0
+    differs = CliRunner().invoke(covey, ["gossip", "audit", two[0]])  # of b's account nothing is known
+    assert differs.exit_code == 1
+    assert f"; still running: {two[0]}: accounts differ by what is on its way" in differs.output
+    assert "ask again when the nodes are done, or stopped" in differs.output
     asked = CliRunner().invoke(covey, ["gossip", "leave", "--data-dir", str(tmp_path / "a")]).output
     assert "not before b, which shows no sign of life, has the batch on its way to it" in asked
     assert "covey ca evict b --run unit --incarnation 1" in asked
