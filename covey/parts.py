@@ -18,6 +18,8 @@ rule is robust), or not at all."""
 METHOD = "method/"
 LOCAL = "local"
 """Under this name (with `slot`) a node keeps the tensors of a run's model that never leave it."""
+LOCAL_ALONE = "local-alone"
+"""The same in a run without a global model: once it has ended nothing can be put together with them."""
 FIRST = "first"
 """Beside a model that nodes only evaluate: the one with which its training began."""
 

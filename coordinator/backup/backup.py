@@ -116,14 +116,22 @@ def _copy_files(services: BackupServices, folder: Path, digests: set[str], check
     target = folder / FILES
     for path in (target.parent, target):  # mkdir gives parents another mode
         path.mkdir(mode=0o700)
-    for digest in sorted(digests):
-        if not (services.files.path(digest).exists() or services.files.check(digest)):
-            raise NotFound(
-                f"there is no whole backup: the record names the file {digest}, and {services.files.path(digest)} is "
-                "gone; look for others with: covey store check"
-            )
-        copy_file(services.files.path(digest), target / digest, check)
+    try:
+        for digest in sorted(digests):
+            services.files.hold(folder, [digest])
+            _copy_held(services.files, digest, target, check)
+    finally:
+        services.files.hold(folder, ())
     _sync_with_parent(target)
+
+
+def _copy_held(files: ArtifactFiles, digest: str, target: Path, check: Callable[[], None]) -> None:
+    if not (files.path(digest).exists() or files.check(digest)):
+        raise NotFound(
+            f"there is no whole backup: the record names the file {digest}, and {files.path(digest)} is "
+            "gone; look for others with: covey store check"
+        )
+    copy_file(files.path(digest), target / digest, check)
 
 
 def restore(backup: Path, data_dir: Path, store_url: str | None = None) -> None:

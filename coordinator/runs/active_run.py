@@ -24,7 +24,7 @@ from covey.coordinator.runs.progress import RunProgress
 from covey.coordinator.runs.sent_again import Resent
 from covey.coordinator.runs.steps.absentees import left_out
 from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch, hold_version, secure_files
-from covey.coordinator.runs.steps.damage import check_run, intact_bytes
+from covey.coordinator.runs.steps.damage import check_files, intact_bytes
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.steps.preparation import Prepared, expected_nodes, prepare
 from covey.coordinator.runs.steps.stopping import number_of
@@ -183,7 +183,7 @@ class ActiveRun:
         self.run, self.base = prepared.run, prepared.newest
         hold_version(services.files, prepared.newest)
         # Before anything from before a restart is used.
-        await self.persist(check_run, self.record, services.files, self.run.run, services.now())
+        await check_files(services, self.run.run)
         last: StepRecord | None = await self.persist(self.record.last_step, self.run.run)
         self.step = last or self.step
         machine = await self.mode.begin(prepared, await expected_nodes(services))

@@ -82,10 +82,9 @@ async def add_run(
     if not spec.model.initial:
         await store.call(_record_admitted, services, run)
         return run, spec
-    source = await _source(services, spec.model, given)
     out = services.files.scratch(0)
-    services.files.hold(out, [source.digest] if source.digest else [])
     try:
+        source = await _source(services, spec.model, given, out)
         job = InitialJob(run.run, spec.to_json(), out, services.allow_paths, source=source.path)
         initial = await services.worker.do(INITIAL, job)
         section = ModelSection(initial=f"sha256:{initial.artifact.digest}", parent=source.parent)
@@ -167,13 +166,15 @@ def _require_last(store: Store, run: str, version: int, stays: int) -> None:
         )
 
 
-async def _source(services: FirstModelServices, section: ModelSection, given: Path | None) -> _Source:
+async def _source(services: FirstModelServices, section: ModelSection, given: Path | None, holder: Path) -> _Source:
+    """Where the model is; held for `holder` before it is looked at, so that it stays."""
     files, store = services.files, services.store
     if given is not None:
         return _Source(given)
     name, wanted = section.run
     if name:
         version = await store.call(_version, store.store, name, wanted)
+        files.hold(holder, [version.artifact.digest])
         return _Source(await _kept(services, version), version.artifact.digest, f"{version.run}@{version.version}")
     if not section.digest:
         raise SpecError(
@@ -181,6 +182,7 @@ async def _source(services: FirstModelServices, section: ModelSection, given: Pa
             "covey run submit"
         )
     known = await store.call(store.store.referenced_digests)
+    files.hold(holder, {section.digest} & known)
     if section.digest not in known or not await asyncio.to_thread(files.check, section.digest):
         raise NotFound(f"model.initial: no file {section.initial} is here; name the file itself, or a run: run:NAME")
     return _Source(files.path(section.digest), section.digest, await _confirmed(services, section))

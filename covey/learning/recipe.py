@@ -63,7 +63,8 @@ class RecipeContext:
         inputs: What there is beside the model.
         labels: The label of each of this node's examples, int64 `[n]` on the CPU; None where the task names none.
         examples: Makes a batch of some of this node's examples, on the device; takes int64 `[m]`, places in `labels`.
-        table: The columns of this node's examples, as `covey.learning.table.table_of`; None where the task names none.
+        table: The columns of this node's examples, as `covey.learning.table.table_of`, which can be told to `cut`; None
+            where the task names none.
         size: How many examples the node has.
     """
 
@@ -79,7 +80,7 @@ class RecipeContext:
     inputs: RecipeInputs
     labels: Callable[[], Tensor | None] = lambda: None
     examples: Callable[[Tensor], Any] = lambda _: None
-    table: Callable[[], Mapping[str, NDArray[np.float64]] | None] = lambda: None
+    table: Callable[..., Mapping[str, NDArray[np.float64]] | None] = lambda **_: None
     size: int = 0
 
     @property

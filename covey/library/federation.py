@@ -182,7 +182,9 @@ class SimulatedRun(FederatedRun):
     def _submitted(self, spec: Mapping[str, Any]) -> SimulatedRun:
         from covey.client.experiments.simulated import simulate as run_simulated
 
-        done = run_simulated(spec, self._nodes, **self._options)
+        is_synchronous = parsed(spec, later=True).facts.synchronous  # as an evaluation is: it knows no staleness
+        options = {name: value for name, value in self._options.items() if name != "staleness" or not is_synchronous}
+        done = run_simulated(spec, self._nodes, **options)
         return SimulatedRun(self._connection, done, self._nodes, self._options)
 
     @override

@@ -280,6 +280,6 @@ class Guided(PlainRecipe):
             return {LABELS: count_labels(self._context, self._classes, "fedgen")}
         state = self._context.inputs.state
         if LABELS not in state:
-            counts = count_labels(self._context, self._classes, "fedgen")
+            counts = count_labels(self._context, self._classes, "fedgen", cut=True)
             state[LABELS] = with_noise(counts, self._options.epsilon)
         return {LABELS: state[LABELS]}

@@ -23,8 +23,14 @@ def counts_layout(classes: int) -> Layout:
     return Layout.of([TensorSpec(LABELS, "int64", (classes,))])
 
 
-def count_labels(context: RecipeContext, classes: int, method: str) -> Tensor:
+def count_labels(context: RecipeContext, classes: int, method: str, *, cut: bool = False) -> Tensor:
     """Of the node's own examples: int64 `[classes]`.
+
+    Args:
+        context: The node's.
+        classes: How many labels there are.
+        method: Its name.
+        cut: Leave examples of other labels out: where the counts get noise, an error would tell that there are some.
 
     Raises:
         TaskError: The task names no labels, or others than these; which, the message does not say: it leaves the node.
@@ -32,6 +38,8 @@ def count_labels(context: RecipeContext, classes: int, method: str) -> Tensor:
     labels = context.labels()
     if labels is None:
         raise TaskError(f'"{method}" counts labels, and this task names none; give it `labels`')
+    if cut:
+        labels = labels[(labels >= 0) & (labels < classes)]
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise TaskError(f'"{method}" counts the labels from 0 to {classes - 1}, and there are others here')
     return torch.bincount(labels, minlength=classes)

@@ -124,12 +124,20 @@ class MethodRounds:
         folder: An empty folder for its files.
         nodes: How many nodes; they are named as a simulation names them.
         paths: Where the task finds the nodes' data.
+        host: Takes the progress of trainings; default: nobody does.
     """
 
-    def __init__(self, spec: RunSpec, folder: Path, nodes: int = 3, paths: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: Path,
+        nodes: int = 3,
+        paths: Mapping[str, str] | None = None,
+        host: Host | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.spec, self.names, self._folder, self._text = spec, [f"n{k}" for k in range(nodes)], folder, spec.to_json()
-        self._host, self._paths = Host(torch.device("cpu")), dict(paths or {})
+        self._host, self._paths = host or Host(torch.device("cpu")), dict(paths or {})
         self.description = describe(DescribeJob(self._text, allow_path=True), self._host)
         self.model = folder / "version-0"
         first = initial(InitialJob("run", self._text, self.model, allow_path=True), self._host)

@@ -8,6 +8,7 @@ from covey.client.connection import Connection
 from covey.client.models.evaluations import Evaluation, evaluation_in
 from covey.client.reading.figures import read_figures
 from covey.client.values import Run
+from covey.errors import NotFound
 from covey.ui.shapes import kind_of, plain
 
 MOST_NODES, MOST_CELLS = 200, 200
@@ -24,8 +25,11 @@ def outcome_of(connection: Connection, run: Run) -> dict[str, Any]:
     kind = kind_of(run)
     if kind == "evaluation":
         return {"kind": kind} | _evaluation(evaluation_in(connection, run.run))
-    if kind == "statistics" and run.rounds_committed >= run.rounds:
-        figures = read_figures(connection, run)
+    if kind == "statistics":
+        try:
+            figures = read_figures(connection, run)
+        except NotFound as error:  # it has not come to any yet, or never will
+            return {"kind": kind, "records": None, "why": str(error)}
         records = plain(list(figures.records()))
         for record in records:
             if len(record.get("cells", ())) > MOST_CELLS:

@@ -18,6 +18,7 @@ def kept_file(files: Files, run: str, name: str, artifact: Artifact) -> Path:
     if not files.check(artifact.digest):
         raise StoreError(
             f"what this node keeps of run {run} ({name}) is damaged or missing: {files.path(artifact.digest)}; restore "
-            "this node's data directory, or move its folder `state` away to begin anew without it, and start again"
+            "this node's data directory, or move its state/carried.json away to begin anew without it (the account of "
+            "privacy beside that has to stay), and start again"
         )
     return files.path(artifact.digest)

@@ -13,7 +13,7 @@ import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.errors import Obstructed, PolicyError, TaskError, WorkerDied, WorkerStalled
+from covey.errors import Obstructed, PolicyError, StoreError, TaskError, WorkerDied, WorkerStalled
 from covey.layout import Layout
 from covey.metrics import EVALUATED, EVALUATION, failed, missing
 from covey.node.assignments.allowed_time import allowed_time
@@ -131,8 +131,8 @@ class Training:
         self, assignment: msg.Assignment, spec: RunSpec, layout: Layout, base: Path, state: State, inputs: Inputs
     ) -> TrainJob:
         """The worker's order."""
-        services, files = self._services, self._services.files
-        state_files = {name: kept_file(files, assignment.run, name, artifact) for name, artifact in state.items()}
+        services = self._services
+        state_files = self._kept_files(assignment, spec, state)
         scratch, out_state = ({}, {}) if spec.evaluation.only else self._room(assignment, layout)
         job = TrainJob(
             run=assignment.run,
@@ -167,6 +167,22 @@ class Training:
         if drill is None:
             return job
         return ordered(drill, job, services.identity.name, assignment.model_sha256, services.config.data_dir)
+
+    def _kept_files(self, assignment: msg.Assignment, spec: RunSpec, state: State) -> dict[str, Path]:
+        """What this node keeps; for an evaluation, as far as it is whole: the worker says what it comes to.
+
+        Raises:
+            StoreError: Something that a training goes on from is damaged or missing.
+        """
+        kept, files = dict[str, Path](), self._services.files
+        for name, artifact in state.items():
+            try:
+                kept[name] = kept_file(files, assignment.run, name, artifact)
+            except StoreError:
+                if not spec.evaluation.only:
+                    raise
+                log.warning("what stays here of the run is damaged or missing", run=spec.model.parent, file=name)
+        return kept
 
     def _room(self, assignment: msg.Assignment, layout: Layout) -> tuple[dict[str, Path], dict[str, Path]]:
         """A file for each part, and for each state that is kept, by name."""

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from covey.artifact import read_chunks
-from covey.errors import Conflict, CoveyError, NotFound, Obstructed
+from covey.errors import Conflict, CoveyError, Fenced, NotFound, Obstructed
 from covey.storage.files.spool import sync_folder
 from covey.validation import explain
 
@@ -42,6 +42,8 @@ class _Mark(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     record: str
+    holder: str = ""
+    """Of the coordinators on copies of this record, the one that has the address; empty: none of them."""
 
 
 @contextlib.contextmanager
@@ -78,21 +80,32 @@ def reached(address: str) -> Iterator[tuple[Any, str]]:
 class Address:
     """Files by digest at an address, claimed before. Every method raises `NotFound` and `Obstructed` as `reached`.
 
+    After `claim`, whatever writes or deletes there raises `Fenced` once another one has claimed it.
+
     Args:
         url: The address.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._holder = ""
+        """Under which this process has claimed it; empty: it only reads."""
 
     @contextlib.contextmanager
     def _claimed(self) -> Iterator[tuple[Any, str]]:
         with reached(self.url) as (system, root):
-            _see_mark(system, root)
+            self._see_mark(system, root)
             yield system, root
 
-    def claim(self, record: str, *, new: bool) -> None:
-        """Say that the files there are those of a record.
+    def _see_mark(self, system: Any, root: str) -> None:
+        """A disk that is not mounted, or a bucket that is gone, is not taken for one with nothing in it."""
+        system.invalidate_cache()
+        mark = _Mark.model_validate_json(system.cat_file(f"{root}/{MARK}"))
+        if self._holder and mark.holder != self._holder:
+            raise Fenced(f"another coordinator has taken {self.url}, with the models of this one: stop one of the two")
+
+    def holder(self, record: str, *, new: bool) -> str:
+        """Who has the files of a record there; empty: nobody.
 
         Args:
             record: The record's id.
@@ -106,15 +119,15 @@ class Address:
             system.invalidate_cache()
             if system.exists(path):
                 try:
-                    owner = _Mark.model_validate_json(system.cat_file(path)).record
+                    owner = _Mark.model_validate_json(system.cat_file(path))
                 except ValidationError as error:
                     raise Conflict(f"{self.url}/{MARK} cannot be read: {explain(error, _Mark)[:200]}") from error
-                if owner != record:
+                if owner.record != record:
                     raise Conflict(
                         f"{self.url} holds the models of another record, which would be deleted: name an address, or a "
                         "prefix, of its own for each coordinator"
                     )
-                return
+                return owner.holder
             if not new:
                 raise Conflict(
                     f"there is no {MARK} at {self.url}, where this coordinator's models should be: is it mounted? "
@@ -123,7 +136,22 @@ class Address:
                 )
             if any(_DIGEST.fullmatch(name) for name in _sizes(system, f"{root}/{FOLDER}")):
                 raise Conflict(f"{self.url} holds models, and no {MARK} that says whose: name another prefix")
-            _put(system, path, _Mark(record=record).model_dump_json().encode())
+            return ""
+
+    def claim(self, record: str, holder: str) -> None:
+        """Have the files of a record there from now on, instead of whoever had them; look at `holder` first.
+
+        Args:
+            record: The record's id.
+            holder: What nobody else calls himself.
+
+        Raises:
+            Fenced: Somebody else took it at the same moment.
+        """
+        self._holder = holder
+        with reached(self.url) as (system, root):
+            _put(system, f"{root}/{MARK}", _Mark(record=record, holder=holder).model_dump_json().encode())
+            self._see_mark(system, root)
 
     def sizes(self) -> dict[str, int]:
         """What is there: digest to bytes."""
@@ -145,7 +173,7 @@ class Address:
             try:
                 system.get_file(f"{root}/{FOLDER}/{digest}", str(target))
             except FileNotFoundError:
-                _see_mark(system, root)
+                self._see_mark(system, root)
                 return False
             return True
 
@@ -162,22 +190,15 @@ class Address:
 
     def drop(self, digest: str) -> None:
         """Delete a file; what is not there is passed over."""
-        with reached(self.url) as (system, root), contextlib.suppress(FileNotFoundError):
+        with self._claimed() as (system, root), contextlib.suppress(FileNotFoundError):
             system.rm_file(f"{root}/{FOLDER}/{digest}")
 
     def drop_parts(self) -> None:
         """Delete what transfers that broke have left."""
-        with reached(self.url) as (system, root):
+        with self._claimed() as (system, root):
             for name in _sizes(system, f"{root}/{FOLDER}"):
                 if name.endswith(PART):
                     system.rm_file(f"{root}/{FOLDER}/{name}")
-
-
-def _see_mark(system: Any, root: str) -> None:
-    """A disk that is not mounted, or a bucket that is gone, is not taken for one with nothing in it."""
-    system.invalidate_cache()
-    if not system.exists(f"{root}/{MARK}"):
-        raise FileNotFoundError(f"{root}/{MARK}")
 
 
 def _sizes(system: Any, folder: str) -> dict[str, int]:

@@ -6,7 +6,7 @@ What is recorded of a version is there before it is recorded. Updates are here o
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
 import structlog
@@ -76,8 +76,7 @@ class DistantFiles(ArtifactFiles):
                 artifact = artifact_of_file(path) if is_there else None
                 if artifact is not None and artifact.digest == digest:
                     super().adopt(path, artifact, durable=False)
-                    self._note_use(digest)
-                    return True
+                    return self._still_wants(digest)
             finally:
                 self.discard(path)
             if last or not is_there:
@@ -87,6 +86,16 @@ class DistantFiles(ArtifactFiles):
                     self._there.pop(digest, None)
                 return False
         raise AssertionError("unreachable")
+
+    def _still_wants(self, digest: str) -> bool:
+        """Whether a file that came was not let go meanwhile; else it goes again: nobody would let it go once more."""
+        with self._table:
+            if digest in self._there:
+                self._used.pop(digest, None)
+                self._used[digest] = None
+                return True
+        self._delete(self.path(digest))
+        return False
 
     @override
     def begin(self, artifact: Artifact) -> Spool:
@@ -188,19 +197,20 @@ class DistantFiles(ArtifactFiles):
     def free_bytes(self) -> int:
         with self._lock:
             sizes = {path.name: size for path, size in self._sizes.items()}
-        return super().free_bytes() + sum(sizes.get(digest, 0) for digest in self._spare())
-
-    def _spare(self) -> list[str]:
-        """What is here and there, and read by nobody; the longest unused first."""
         with self._table:
-            held = frozenset[str]().union(*self._held.values())
-            return [digest for digest in self._used if digest in self._there and digest not in held]
+            return super().free_bytes() + sum(sizes.get(digest, 0) for digest in self._spare())
+
+    def _spare(self) -> Iterator[str]:
+        """What is here and there, and read by nobody; the longest unused first. While `_table` is held."""
+        held = frozenset[str]().union(*self._held.values())
+        return (digest for digest in self._used if digest in self._there and digest not in held)
 
     @override
     def _drop_copies(self, max_bytes: int) -> None:
-        for digest in self._spare():
-            if self.bytes_used <= max_bytes:
-                return
-            with self._table:
-                self._used.pop(digest, None)
-            self._delete(self.path(digest))  # not recycled: who has it open reads on
+        while self.bytes_used > max_bytes:
+            with self._table:  # what is held or used from now on is not the one that goes
+                digest = next(self._spare(), None)
+                if digest is None:
+                    return
+                del self._used[digest]
+                self._delete(self.path(digest))  # not recycled: who has it open reads on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from covey.errors import RunFailed, SpecError
 from covey.library.federation import SimulatedRun
 from covey.library.records import Records
 from covey.library.run import FederatedRun
+from covey.simulation.arrival_order import parse_staleness
 from covey.testing.launch.forks import forked_workers
 from covey.testing.launch.processes import wait_until
 from covey.trackers.contract import TrackedRun
@@ -147,6 +149,17 @@ async def test_a_simulation_works_where_a_loop_runs_as_in_a_notebook(digits, tmp
         assert run.seconds > 0
     finally:
         run.close()
+
+
+def test_an_asynchronous_simulation_with_staleness_is_evaluated(tmp_path):
+    task = {"name": "digits", "options": {"evaluate_on_nodes": True}}
+    late = {**DIGITS, "mode": "async", "async": {"updates": 2}, "task": task, "aggregation": {"name": "staleness-mean"}}
+    del late["rounds"]
+    with forked_workers():
+        run = covey.simulate(late, 2, data_dir=tmp_path, processes=1, staleness=parse_staleness("normal:1,0.5"))
+        assert isinstance(run, SimulatedRun)
+        with contextlib.closing(run):
+            assert {node.verdict for node in run.evaluate().nodes} == {"accepted"}
 
 
 def test_runs_are_drawn_and_listed_as_csv(federation, digits, tmp_path):

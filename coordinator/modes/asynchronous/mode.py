@@ -16,7 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from covey import faults
-from covey.artifact import Artifact
+from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.modes.asynchronous import events as ev
 from covey.coordinator.modes.asynchronous.data_parts import DataParts
 from covey.coordinator.modes.asynchronous.decisions import (
@@ -36,7 +36,7 @@ from covey.coordinator.runs.assignments import AssignmentInputs, wanted_parts
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.commit import MadeStep, discard_scratch, signed_version
-from covey.coordinator.runs.steps.damage import intact, is_whole, note_lost
+from covey.coordinator.runs.steps.damage import bring, intact, is_whole, note_lost
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.steps.stopping import stop_rules
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
@@ -149,7 +149,7 @@ class AsyncMode(Mode):
             case ev.OpenAssignment():
                 await self._open_assignment(action)
             case ev.SendAssignment():
-                self._send(action)
+                await self._send(action)
             case ev.CloseAssignment():
                 await self._close(action)
             case ev.DecideNext():
@@ -169,8 +169,10 @@ class AsyncMode(Mode):
             raise RuntimeError("the run is not taken up")
         return self.machine.members
 
-    def _send(self, action: ev.SendAssignment) -> None:
+    async def _send(self, action: ev.SendAssignment) -> None:
         number, base = self._open[action.node]
+        if base.artifact.size_bytes <= INLINE_BYTES and base != self._run.newest():  # it goes along
+            await bring(self._services, [base.artifact.digest])
         description = self._run.ready().description
         inputs = AssignmentInputs(
             feedback=self._feedback.of(action.node), node_state=description.node_state, wanted=wanted_parts(description)
@@ -208,6 +210,8 @@ class AsyncMode(Mode):
             await self._reject(update, EVICTED)
         else:
             pending = await run.persist(load_pending, run.record, update)
+            base = await self._version(pending.base_version)
+            await bring(self._services, [base.artifact.digest, *(part.artifact.digest for part in update.parts)])
             if lost := await run.persist(self._why_lost, pending):
                 await self._reject(update, lost)
             else:
@@ -272,12 +276,11 @@ class AsyncMode(Mode):
     async def _decision_input(self, pending: PendingUpdate) -> DecisionInput:
         run, newest = self._run, self._run.newest()
         wanted = {newest.version, pending.base_version, *run.step.pinned_versions}
-        versions = [
-            newest if number == newest.version else await run.persist(run.record.version, run.run.run, number)
-            for number in wanted
-        ]
+        versions = [await self._version(number) for number in wanted]
         digests = [version.artifact.digest for version in versions] + [part.artifact.digest for part in newest.state]
-        paths = await run.persist(self._at_hand, digests)
+        self._services.files.hold(run.run.run, digests)  # until what is decided is committed
+        await bring(self._services, digests)
+        paths = await run.persist(self._intact, digests)
         return DecisionInput(
             run=run.run,
             arrived=pending,
@@ -290,11 +293,12 @@ class AsyncMode(Mode):
             lost=await run.persist(self._lost_now, self._earlier),
         )
 
-    def _at_hand(self, digests: Sequence[str]) -> list[Path]:
-        """The paths of files that stay until what is decided is committed. Blocking; `CorruptChunk` as `intact`."""
-        files = self._services.files
-        files.hold(self._run.run.run, digests)
-        return [intact(files, digest) for digest in digests]
+    async def _version(self, number: int) -> VersionRecord:
+        run, newest = self._run, self._run.newest()
+        return newest if number == newest.version else await run.persist(run.record.version, run.run.run, number)
+
+    def _intact(self, digests: Sequence[str]) -> list[Path]:
+        return [intact(self._services.files, digest) for digest in digests]
 
     async def _ask_policy(self, given: DecisionInput) -> DecisionOutcome:
         files, prepared, services = self._services.files, self._run.ready(), self._services

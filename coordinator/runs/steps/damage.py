@@ -7,6 +7,7 @@ one that is found later there is lost, and the run goes on. Without its newest v
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from covey.artifact import Artifact, artifact_of
-from covey.coordinator.runs.ports import Files
+from covey.coordinator.runs.ports import Files, RunServices
 from covey.errors import CorruptChunk
 from covey.storage.record.contract import EventRecord, Store, UpdateRecord, VersionRecord
 
@@ -23,6 +24,27 @@ OPEN = ("collecting", "aggregating")
 PAGE = 1000
 """Rounds, or assignments, from the newest on that may be open: there is one for each node."""
 RESTORE = "restore a backup of the coordinator, or submit the run anew"
+
+
+async def bring(services: RunServices, digests: Iterable[str]) -> None:
+    """Fetch what lasts elsewhere and is not here, and hash what is, before the record's thread looks at it.
+
+    There everybody would wait for it. It says nothing of a file that is damaged or missing.
+    """
+    wanted = list(digests)
+    await services.store.obstacle.passed(lambda: asyncio.to_thread(_look_at, services.files, wanted))
+
+
+def _look_at(files: Files, digests: Iterable[str]) -> None:
+    for digest in digests:
+        files.check(digest)
+
+
+async def check_files(services: RunServices, run: str) -> list[UpdateRecord]:
+    """As `check_run`, with all files brought before."""
+    store = services.store
+    await bring(services, await store.persist(_needed, store.store, run))
+    return await store.persist(check_run, store.store, services.files, run, services.now())
 
 
 def check_run(store: Store, files: Files, run: str, now: float) -> list[UpdateRecord]:
@@ -104,6 +126,19 @@ def _of_open_rounds(store: Store, run: str) -> Iterable[UpdateRecord]:
             yield from store.updates(run, record.round)
 
 
+def _needed(store: Store, run: str) -> list[str]:
+    """The digests of all that `check_run` checks, the newest version last: it is used most recently."""
+    answers = [answer for answer in _of_open_rounds(store, run) if answer.verdict == "received"]
+    newest, step = store.version(run, -1), store.last_step(run)
+    pinned = [store.version(run, number) for number in (step.pinned_versions if step is not None else ())]
+    digests = [part.artifact.digest for answer in answers for part in answer.parts]
+    return digests + [digest for version in (*pinned, newest) for digest in _digests(version)]
+
+
+def _digests(version: VersionRecord) -> list[str]:
+    return [version.artifact.digest, *(part.artifact.digest for part in version.state)]
+
+
 def _check_versions(store: Store, files: Files, run: str) -> None:
     newest, step = store.version(run, -1), store.last_step(run)
     _require(files, newest, f"the newest version ({newest.version})")
@@ -116,6 +151,6 @@ def _check_versions(store: Store, files: Files, run: str) -> None:
 
 
 def _require(files: Files, version: VersionRecord, what: str) -> None:
-    for digest in (version.artifact.digest, *(part.artifact.digest for part in version.state)):
+    for digest in _digests(version):
         if not files.check(digest):
             raise CorruptChunk(f"a file of {what} is damaged or missing ({digest}); {RESTORE}")

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -228,32 +228,53 @@ class LiveTable:
             rounds = self._rounds | {item.round: item for item in change.rounds}
             self._rounds = {number: rounds[number] for number in sorted(rounds)[-run_screen.SHOWN_ROUNDS :]}
             self._history.add(change.rounds)
-        self._look(change.run)
+        more = self._look(change.run)
         with self._lock:
             self._change, self._away = change, ""
+        while more and change.run.ended:  # no other change comes
+            more = self._read_earlier(change.run)
 
-    def _look(self, run: Run) -> None:
-        """Read how its nodes are, and earlier rounds, unless that was done a moment ago."""
+    def _look(self, run: Run) -> bool:
+        """Read how its nodes are, and earlier rounds, unless that was done a moment ago; whether there are more."""
         began = time.monotonic()
         if self._read is None or (began < self._due and not run.ended):
-            return
+            return False
         try:
             self._nodes, self._unread = self._read(run), ""
-            self._read_earlier(run)
         except CoveyError as error:
             self._unread = f"how its nodes are cannot be read: {error}"
+        more = self._read_earlier(run)
         now = time.monotonic()
         self._due = now + max(LOOK_S, REST * (now - began))
+        return more
 
-    def _read_earlier(self, run: Run) -> None:
-        """Read on in the rounds that the changes did not tell of."""
+    def _read_earlier(self, run: Run) -> bool:
+        """Read on in the rounds that the changes did not tell of, for a slice; whether there may be more."""
         history = self._history
         if self._earlier is None or run.unit == "steps" or history.is_whole:
-            return
-        with self._lock:
-            history.read_on(self._earlier(run), ended=False, until=time.monotonic() + SLICE_S)
-            known = f"{history.known:,} of {history.newest:,}"
+            return False
+        try:
+            with self._lock:
+                read = self._unlocked(self._earlier(run))
+                more = history.read_on(read, ended=False, until=time.monotonic() + SLICE_S)
+        except CoveyError as error:
+            self._behind = f"its record cannot be read: {error}"
+            return False
+        known = f"{history.known:,} of {history.newest:,}"
         self._behind = "" if history.is_whole else f"reading the record: {known} {run.unit}"
+        return more
+
+    def _unlocked(self, read: Read) -> Read:
+        """Reads with the lock open, so that the screen is drawn meanwhile."""
+
+        def opened(after: int, limit: int, newest: bool) -> Sequence[Round]:
+            self._lock.release()
+            try:
+                return read(after, limit, newest)
+            finally:
+                self._lock.acquire()
+
+        return opened
 
     def lost(self, error: Unreachable) -> None:
         """Draw that the coordinator is away."""

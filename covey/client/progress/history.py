@@ -118,27 +118,36 @@ class History:
             self._left_out += 1
         points[last] = points[last]._replace(left_out=(moved, received))
 
-    def read_on(self, read: Read, *, ended: bool, until: float) -> None:
+    def read_on(self, read: Read, *, ended: bool, until: float) -> bool:
         """Read what is new, at most until a moment of `time.monotonic`.
 
         Args:
             read: Gives rounds.
             ended: Whether the run has: then it is looked at once more, and never again.
             until: When to stop; a page or two are read in any case.
+
+        Returns:
+            Whether time was up, and there may be more.
         """
         if self._pages is None:
-            self.add(read(0, 1, True))
+            newest = read(0, 1, True)
+            # What changes told comes again with the pages: it would count twice where it was thinned out meanwhile.
+            self.points, self._open, self._left_out = {}, set(), 0
+            self.add(newest)
             self._through = self.newest
             self._pages = [page * PAGE for page in reversed(widest_first(-(-self.newest // PAGE)))]
         while self._pages:
-            after = self._pages.pop()
-            self._take(item for item in read(after, PAGE, False) if item.round <= after + PAGE)
+            after = self._pages[-1]
+            page = read(after, PAGE, False)
+            self._pages.pop()  # now that it is there
+            self._take(item for item in page if item.round <= after + PAGE)
             if self._pages and time.monotonic() >= until:
-                return
+                return True
         if not self._has_ended:
             rest = self._follow(read, until)
             self._pages = [] if rest is None else [rest]
             self._has_ended = ended and rest is None
+        return bool(self._pages)
 
     def _follow(self, read: Read, until: float) -> int | None:
         """Read again what may have changed (open rounds, and the newest, a page at most), and what is new.

@@ -40,13 +40,13 @@ class RunNodes:
     """What each node of the roster did in it."""
     verdicts: Strips = field(default_factory=dict)
     drills: Mapping[str, str] = field(default_factory=dict)
-    """The adversaries of its roster, or at work for it: their attacks by name. Not known once it has ended."""
+    """The adversaries of its roster, or at work for it: their attacks by name, as they are now."""
     gossip: GossipView | None = None
     """Of a gossip run, which has none of the above: what its nodes stated."""
 
 
 def nodes_of(connection: Connection, run: Run, verdicts: Verdicts, most: int) -> RunNodes:
-    """The nodes of a run; all of the federation are looked through for them, unless it has ended or goes by gossip.
+    """The nodes of a run; all of the federation are looked through for them, unless it goes by gossip.
 
     Args:
         connection: The federation.
@@ -58,11 +58,11 @@ def nodes_of(connection: Connection, run: Run, verdicts: Verdicts, most: int) ->
         return RunNodes(gossip=connection.gossip(run))
     roster = frozenset(run.roster)
     at_work, away, drills = list[tuple[Node, NodeWork]](), list[Node](), dict[str, str]()
-    for node in connection.every_node() if not run.ended else ():
+    for node in connection.every_node():
         works = [(node, work) for work in node.work if work.run == run.run]
         at_work += works
         is_of_roster = node.node in roster
-        if is_of_roster and node.state != "connected":
+        if is_of_roster and node.state != "connected" and not run.ended:
             away.append(node)
         if node.drill and (works or is_of_roster):
             drills[node.node] = node.drill

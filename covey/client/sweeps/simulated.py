@@ -100,9 +100,13 @@ class SimulatedTrials(CrewTrials):
                 run = record.run(CHECK)
                 if run.state in ("failed", "stopped"):
                     raise RunFailed(f"it is {run.state}: {run.reason}")
-                curve_of(record.rounds(CHECK), sweep.metric)
+                rounds = record.rounds(CHECK)
+                has_versions = any(item.version for item in rounds)  # one update may make none
+                if has_versions or sweep.spec.facts.synchronous:
+                    curve_of(rounds, sweep.metric)
         except RunFailed as error:
-            raise SpecError(f"a run of one round, with the first of all values, cannot be measured: {error}") from error
+            run_of_one = f"a run of one {sweep.spec.facts.unit.removesuffix('s')}"
+            raise SpecError(f"{run_of_one}, with the first of all values, cannot be measured: {error}") from error
 
 
 def _begun(folder: Path, name: str, *, is_first: bool) -> Run | None:

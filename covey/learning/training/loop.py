@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -274,7 +275,7 @@ def _context(
         inputs=inputs,
         labels=labels,
         examples=examples,
-        table=lambda: table_of(task, dataset, fit.indices),
+        table=partial(table_of, task, dataset, fit.indices),
         size=len(fit.indices),
     )
 

@@ -157,9 +157,7 @@ class Statistics(Method):
         return self.options.reproducible
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
-        """More or fewer rounds than it takes, and a model to be evaluated."""
-        if run.spec.evaluation.only:
-            yield "evaluation.only", '"statistics" has no model that nodes could evaluate; leave it out'
+        """More or fewer rounds than it takes."""
         if run.spec.rounds.count != self.options.rounds:
             why = "with noise asks once" if self.options.noise else "asks for the ranges first, then for the figures"
             yield "rounds.count", f'"statistics" {why}; write {self.options.rounds}'
@@ -228,12 +226,13 @@ class Telling(PlainRecipe):
         k, examples = max(options.min_k, context.inputs.min_k), context.size
         if examples < k:
             raise PolicyError(f"this node has fewer than {k} examples, of which nothing is to be said (min_k)")
-        columns = _columns(context, form)
-        if options.noise is None:
-            _refuse_labels(context, form, columns)
         grid, noise = context.inputs.parts.get(GRID), options.noise
+        columns = _columns(context, form, cut=noise is not None)
+        if noise is None:
+            _refuse_labels(context, form, columns)
         if noise is not None:
-            answer = noisy_answer(columns, _labels(context, form), options.grid, noise, _key(context, options))
+            labels = _labels(context, form, cut=True)
+            answer = noisy_answer(columns, labels, options.grid, noise, _key(context, options))
         elif grid is None:
             answer = ranges_answer(examples, columns, form, k)
         else:
@@ -246,10 +245,10 @@ class Telling(PlainRecipe):
         return {ANSWER: self._answer}
 
 
-def _labels(context: RecipeContext, form: FiguresForm) -> NDArray[np.int64]:
+def _labels(context: RecipeContext, form: FiguresForm, *, cut: bool = False) -> NDArray[np.int64]:
     if not form.labels:
         return np.zeros(0, np.int64)
-    counts: NDArray[np.int64] = count_labels(context, form.labels, "statistics").numpy()
+    counts: NDArray[np.int64] = count_labels(context, form.labels, "statistics", cut=cut).numpy()
     return counts
 
 
@@ -261,8 +260,8 @@ def _key(context: RecipeContext, options: StatisticsOptions) -> bytes:
     return subkey(seed.to_bytes(KEY_BYTES, "big"), "reproducible")
 
 
-def _columns(context: RecipeContext, form: FiguresForm) -> list[Numbers]:
-    table = context.table()
+def _columns(context: RecipeContext, form: FiguresForm, *, cut: bool) -> list[Numbers]:
+    table = context.table(cut=cut)
     if table is None:
         kind = type(context.task).__name__
         raise TaskError(f'"statistics" asks for columns, and {kind} names none; give it `table(self, dataset)`')

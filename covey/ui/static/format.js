@@ -44,6 +44,9 @@ export function metrics(values) {
   return names.filter((name) => typeof values[name] === "number").map((name) => `${name} ${number(values[name])}`);
 }
 
+/** What an object itself has by a name that others chose, which may be `constructor`; undefined: it has none. */
+export const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
+
 /** Some of them in one line, and how many more there are. */
 export function metricsLine(values, most = 3) {
   const all = metrics(values);

@@ -1,6 +1,7 @@
 // Small things that several views show.
 
 import { el, fill } from "./dom.js";
+import { own } from "./format.js";
 
 const STATES = {
   completed: "good", accepted: "good", connected: "good", committed: "good", decided: "good", working: "busy",
@@ -10,7 +11,7 @@ const STATES = {
 };
 
 /** A word for a state, in a colour that says the same. */
-export const badge = (state) => el("span", { class: `badge ${STATES[state] ?? "wait"}` }, state || "unknown");
+export const badge = (state) => el("span", { class: `badge ${own(STATES, state) ?? "wait"}` }, state || "unknown");
 
 export const drill = (attack) => (attack ? el("span", { class: "badge drill" }, `drill: ${attack}`) : null);
 
@@ -27,7 +28,7 @@ export function bar(counts, whole = 0) {
     el(
       "span",
       { class: "bar", role: "img", "aria-label": words, title: words },
-      shown.map(([name, count]) => el("span", { class: STATES[name] ?? "wait", grow: count })),
+      shown.map(([name, count]) => el("span", { class: own(STATES, name) ?? "wait", grow: count })),
       rest > 0 ? el("span", { class: "rest", grow: rest }) : null,
     ),
     el("span", { class: "words" }, words),
@@ -38,7 +39,7 @@ export function bar(counts, whole = 0) {
 export function strip(verdicts) {
   if (verdicts.length === 0) return null;
   const words = verdicts.map(([round, verdict]) => `round ${round} ${verdict}`).join(", ");
-  const marks = verdicts.map(([, verdict]) => el("span", { class: STATES[verdict] ?? "wait" }));
+  const marks = verdicts.map(([, verdict]) => el("span", { class: own(STATES, verdict) ?? "wait" }));
   return el("span", { class: "strip", role: "img", "aria-label": words, title: words }, marks);
 }
 

@@ -13,6 +13,7 @@ from covey.methods.contract import RunForm, parts_of
 from covey.parts import RULE
 from covey.spec import RunSpec
 from covey.worker.execute.from_spec import by_policy, uses_feedback
+from covey.worker.program.evaluation_only import EvaluationOnly
 
 Complaints = Iterator[tuple[str, str]]
 
@@ -282,7 +283,11 @@ def _method(parts: Parts) -> Complaints:
 
 
 def _evaluation_only(parts: Parts) -> Complaints:
-    section = parts.spec.model
+    section, method = parts.spec.model, parts.method
+    if isinstance(method, EvaluationOnly) and not method.trained.global_model:
+        text = f"{parts.spec.method.name!r} has no global model that nodes could evaluate; what they measured is among "
+        yield "evaluation.only", text + "the metrics of the run itself"
+        return
     if parts.local and not (section.run[0] or section.parent):
         text = f"{len(parts.local)} tensors ({min(parts.local)}, ...) stay on the nodes, who keep them by run; "
         yield "model.initial", text + 'name the run that trained them ("run:NAME"), not a file'
@@ -345,6 +350,9 @@ def _local_first(parts: Parts) -> Complaints:
     key = "training.local_first"
     if not parts.local:
         yield key, "nothing of the model stays local; say what does (exchange.local), or leave it out"
+    recipe = parts.method.recipe(1)
+    if recipe is not None and not recipe.trains:
+        yield key, f"{spec.method.name!r} trains nothing; leave it out"
     if parts.task.own_fit:
         yield key, f"it changes the built-in loop, and task {spec.task.name!r} has its own fit; leave it out"
 

@@ -14,7 +14,7 @@ from covey.learning.models.given import given_model
 from covey.learning.optimizers import local_optimizer
 from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
-from covey.parts import COLLECT, FIRST, LOCAL, MEAN, DeclaredPart, slot
+from covey.parts import COLLECT, FIRST, MEAN, DeclaredPart, slot
 from covey.spec import GossipSpec, RunSpec
 from covey.spec.unread import unread_by_mode
 from covey.worker.execute import privacy_metrics as privacy
@@ -68,7 +68,11 @@ def describe(job: DescribeJob, host: Host) -> Description:
         model_bytes=layout.file_bytes,
         sharing=in_words(context.form()),
         notes=(*context.method.notes(parts), *notes, *filter(None, [privacy.in_words(expected, spec)])),
-        node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
+        node_state=(
+            *node_state(spec, codec),
+            *_kept_on_nodes(declared),
+            *filter(None, [context.local_slot] if parts.local else []),
+        ),
         last_round=last,
         why_last="" if last is None else f"one round more would spend more than [stop] epsilon = {spec.stop.epsilon:g}",
         privacy=expected,

@@ -79,16 +79,15 @@ def check_consent(limits: TrainLimits, method: Method) -> None:
             f'this run asks how many examples of each label there are ("{method.label_counts}"); this node\'s operator '
             f'allows "{limits.label_counts}" ([policy] label_counts in node.toml)'
         )
-    if method.statistics and method.privacy is not None:
-        if limits.max_epsilon >= UNBOUNDED and limits.min_k != 1:
-            raise PolicyError(
-                "this run asks for statistics of the data with noise; this node's operator has not said how much of "
-                "their privacy it may spend ([policy] max_epsilon in node.toml)"
-            )
-    elif method.statistics and not limits.min_k:
+    if method.statistics and not limits.min_k:
         raise PolicyError(
             "this run asks for statistics of the data; this node's operator has not said of how few examples something "
             "may be told ([policy] min_k in node.toml)"
+        )
+    if method.statistics and method.privacy is not None and limits.max_epsilon >= UNBOUNDED and limits.min_k != 1:
+        raise PolicyError(
+            "this run asks for statistics of the data with noise; this node's operator has not said how much of their "
+            "privacy it may spend ([policy] max_epsilon in node.toml)"
         )
     if method.representations and not limits.representations:
         raise PolicyError(

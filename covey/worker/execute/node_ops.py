@@ -29,6 +29,7 @@ from covey.learning.training import loop
 from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
 from covey.learning.training.private import train_privately
+from covey.methods.contract import Method
 from covey.metrics import ALONE, Metrics, bounded, failed, why
 from covey.outgoing.filters import TRAINING
 from covey.parts import FIRST, LOCAL, slot
@@ -74,14 +75,14 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     check_consent(job.limits, context.method)
     layout = context.require_layout(job.layout)
     state.load_into(context.fresh_model(), job.base, layout)
-    context.local.load_into(context.model, job.state.get(slot(LOCAL)))
+    context.load_local(job.state)
     load_member(context, job.state)
     codec = load_codec(context.spec.exchange)
     spent = check_privacy(job.limits, context.spec, codec, job.private_before)
     if context.spec.evaluation.only:
         return _only_evaluated(context, job, codec, host, began)
     # What a node tells of its data would have to be paid for.
-    tells = job.evaluate and not hides_examples(context.spec, codec) and not context.method.statistics
+    tells = job.evaluate and not hides_examples(context.spec, codec) and not _is_all_it_tells(context.method)
     evaluation: Metrics = {}
     if tells:
         evaluation = let_out(context, job, _safely(host, lambda: _evaluated(context, context.eval_data, host)))
@@ -93,7 +94,8 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
-    passed = writer.filters.metrics(totals(fit.metrics), leaving_of(context.spec, job.round, TRAINING, fit.examples))
+    metrics = {} if _is_all_it_tells(context.method) else totals(fit.metrics)
+    passed = writer.filters.metrics(metrics, leaving_of(context.spec, job.round, TRAINING, fit.examples))
     return TrainResult(
         parts=written.parts,
         examples=fit.examples,
@@ -198,7 +200,7 @@ def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
 def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
     codec = load_codec(context.spec.exchange)
     if job.where == "node":
-        if context.method.statistics or hides_examples(context.spec, codec):
+        if _is_all_it_tells(context.method) or hides_examples(context.spec, codec):
             return {}  # what a node tells of its data would have to be paid for
         check_privacy(job.limits, context.spec, codec, 0)
     dataset = context.central_data if job.where == "central" else context.eval_data
@@ -207,7 +209,7 @@ def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
     layout = context.require_layout(job.layout) if job.layout else context.layout
     state.load_into(context.fresh_model(), job.model, layout)
     if job.where == "node":
-        context.local.load_into(context.model, job.state.get(slot(LOCAL)))
+        context.load_local(job.state)
         load_member(context, job.state)
         return _evaluated(context, dataset, host)
     return _central(context, dataset, host)
@@ -338,10 +340,10 @@ def _fit(
     context: RunContext, job: TrainJob, codec: Codec, inputs: RecipeInputs, host: Host, began: float
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
-    spec = context.spec
+    spec, is_all = context.spec, _is_all_it_tells(context.method)
 
     def progress(step: int, steps: int, loss: float) -> None:
-        host.report(TrainProgress(step, steps, loss, time.monotonic() - began))
+        host.report(TrainProgress(step, steps, math.nan if is_all else loss, time.monotonic() - began))
 
     def each_step() -> None:
         faults.reach("training-step")
@@ -359,9 +361,11 @@ def _fit(
         each_step=each_step,
     )
     which = context.task, context.model, _training_data(context, job), fit
+    recipe = context.method.recipe(job.phase)
+    if recipe is not None and not recipe.trains:  # whatever else the run asks for: no loss, no gradient
+        return None, loop.train(*which, recipe=recipe, inputs=inputs)
     if spec.privacy is not None and spec.privacy.unit == "example":
         return None, train_privately(*which, spec.privacy)
-    recipe = context.method.recipe(job.phase)
     if spec.training.local_first:
         recipe = LocalFirst(recipe or PlainRecipe(), context.local.names, spec.training.local_first)
     method: Any = {"recipe": recipe, "inputs": inputs}
@@ -372,6 +376,11 @@ def _fit(
         each_step()
         return gradients, result
     return None, loop.train(*which, **method)
+
+
+def _is_all_it_tells(method: Method) -> bool:
+    """Whether the parts of an update are all that it may tell of the data: no metrics, and no loss on the way."""
+    return method.statistics or method.privacy is not None
 
 
 def _indices(context: RunContext, job: TrainJob) -> Tensor:

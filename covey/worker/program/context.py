@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +32,7 @@ from covey.learning.streams import in_memory
 from covey.learning.task import NodeData, Task, central_data_of, load_task, task_errors
 from covey.learning.training.seeding import seed_torch
 from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
+from covey.parts import LOCAL, LOCAL_ALONE, slot
 from covey.seeds import derive_seed
 from covey.spec import GossipSpec, RunSpec, parse_json
 from covey.user_code.digest import code_digest, forget_edited
@@ -185,6 +187,22 @@ class RunContext:
         """What of the model stays on each node."""
         model = self.model
         return LocalTensors(model, self._sharing.local)
+
+    @property
+    def local_slot(self) -> str:
+        """Under which name a node keeps that; empty: nothing is trained, so nothing is kept."""
+        recipe = self.method.recipe(1)
+        if recipe is not None and not recipe.trains:
+            return ""
+        return slot(LOCAL if self.method.global_model or self.spec.evaluation.only else LOCAL_ALONE)
+
+    def load_local(self, state_files: Mapping[str, Path]) -> None:
+        """Load what stays on this node as it keeps it; the first values where it keeps none yet.
+
+        Raises:
+            LayoutError: The file has another size.
+        """
+        self.local.load_into(self.model, state_files.get(self.local_slot, state_files.get(slot(LOCAL))))
 
     @cached_property
     def frozen(self) -> LocalTensors:

@@ -18,21 +18,24 @@ class EvaluationOnly(Method):
 
     Args:
         trained: The method of the run's specification.
+
+    Attributes:
+        trained: The same.
     """
 
     global_model: ClassVar[bool] = False
 
     def __init__(self, trained: Method) -> None:
         super().__init__()
-        self._trained = trained
+        self.trained = trained
 
     @override
     def local(self, model: nn.Module) -> frozenset[str]:
-        return self._trained.local(model)
+        return self.trained.local(model)
 
     @override
     def adapt(self, task: Task, model: nn.Module) -> frozenset[str]:
-        return self._trained.adapt(task, model)
+        return self.trained.adapt(task, model)
 
     @override
     def parts(self, form: RunForm) -> Sequence[Part]:

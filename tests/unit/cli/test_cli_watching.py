@@ -120,20 +120,25 @@ def test_the_live_table_reads_how_its_nodes_are_now_and_then_and_at_the_end(scre
     assert "how its nodes are cannot be read: nobody answers" in text
 
 
+def look_at_once(monkeypatch):
+    """Each change makes it look, and each look reads a page."""
+    for name in ("LOOK_S", "SLICE_S", "REST"):
+        monkeypatch.setattr(run_views, name, 0.0)
+
+
+def reading(rounds, on_page):
+    def read(after, limit, newest):
+        on_page(after)
+        later = [item for item in rounds if item.round > after]
+        return later[-limit:] if newest else later[:limit]
+
+    return lambda run: read
+
+
 def test_the_live_table_reads_the_rounds_before_those_that_watching_begins_with(screen, monkeypatch):
-    monkeypatch.setattr(run_views, "LOOK_S", 0.0)
-    monkeypatch.setattr(run_views, "SLICE_S", 0.0)
-    monkeypatch.setattr(run_views, "REST", 0)
+    look_at_once(monkeypatch)
     rounds, asked = [committed(number, accuracy=number / 4000) for number in range(1, 2001)], []
-
-    def earlier(run):
-        def read(after, limit, newest):
-            asked.append(after)
-            later = [item for item in rounds if item.round > after]
-            return later[-limit:] if newest else later[:limit]
-
-        return read
-
+    earlier = reading(rounds, asked.append)
     spec = {"stop": {"target": 0.9}, "evaluation": {"metric": "accuracy", "goal": "max"}}
     run = Run("3f9a", "digits", "rounds", "running", rounds=5000, rounds_committed=2000, spec=spec)
     with LiveTable(lambda run: RunNodes(), earlier) as view:
@@ -145,12 +150,61 @@ def test_the_live_table_reads_the_rounds_before_those_that_watching_begins_with(
             view.update(Change(run, (), ()))
         count = len(asked)
         view.update(Change(run, (), ()))
-    assert "reading the record: 1,000 of 2,000 rounds" in first
+    assert "reading the record: 500 of 2,000 rounds" in first
     assert "target 0.9" not in first  # which needs all of them
     text = screen.export_text()
     assert "0.5000, from 0.0003 to 0.5000" in text
     assert "target 0.9: 0.5000 at best" in text
     assert (len(asked), asked.count(0) >= 1) == (count, True)  # what is whole is not read again
+
+
+def test_of_a_run_that_has_ended_the_live_table_reads_all_rounds_before_it_ends(screen, monkeypatch):
+    look_at_once(monkeypatch)
+    rounds = [committed(number, accuracy=number / 4000) for number in range(1, 2001)]
+    run = Run("3f9a", "digits", "rounds", "completed", rounds=2000, rounds_committed=2000)
+    with LiveTable(lambda run: RunNodes(), reading(rounds, lambda after: None)) as view:
+        view.update(Change(run, tuple(rounds[1000:]), ()))
+    text = screen.export_text()
+    assert "0.5000, from 0.0003 to 0.5000" in text[text.rindex("digits (3f9a)") :]
+    assert "reading the record" not in text[text.rindex("digits (3f9a)") :]
+
+
+def test_rounds_are_read_where_nodes_cannot_be_and_the_screen_is_drawn_meanwhile(screen, monkeypatch):
+    look_at_once(monkeypatch)
+    rounds, held = [committed(number) for number in range(1, 2001)], []
+
+    def denied(run):
+        raise Unreachable("denied")
+
+    def on_page(after):
+        held.append(view._lock.locked())
+
+    run = Run("3f9a", "digits", "rounds", "running", rounds=5000, rounds_committed=2000)
+    view = LiveTable(denied, reading(rounds, on_page))
+    for _ in range(5):
+        view.update(Change(run, tuple(rounds[1000:]), ()))
+    assert (view._history.is_whole, view._history.known, view._behind) == (True, 2000, "")
+    assert "denied" in view._unread
+    assert held
+    assert not any(held)
+
+
+def test_a_record_that_cannot_be_read_is_said_and_read_later(screen, monkeypatch):
+    look_at_once(monkeypatch)
+    rounds, said = [committed(number) for number in range(1, 2001)], []
+    answers = iter([True, True, False])
+
+    def on_page(after):
+        if not next(answers, True):
+            raise Unreachable("nobody answers")
+
+    run = Run("3f9a", "digits", "rounds", "running", rounds=5000, rounds_committed=2000)
+    view = LiveTable(lambda run: RunNodes(), reading(rounds, on_page))
+    for _ in range(7):
+        view.update(Change(run, tuple(rounds[1000:]), ()))
+        said.append(view._behind)
+    assert "its record cannot be read: nobody answers" in said
+    assert (view._history.is_whole, view._history.known, said[-1]) == (True, 2000, "")  # no page is missing
 
 
 def test_the_live_table_makes_a_frame_now_and_then_and_at_the_end(screen, monkeypatch):

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from covey.artifact import artifact_of
 from covey.errors import SpecError
+from covey.node.assignments.record.local_state import RunStates
+from covey.node.updates import FinishedUpdate
 from covey.testing.method_rounds import MethodRounds, spec_of
 from tests.unit.methods.naive import batches, first_model
 
@@ -83,3 +86,21 @@ def test_a_single_gradient_is_refused(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"exchange": {"payload": "gradient"}, "training": {"local_steps": 1}}
     with pytest.raises(SpecError, match=r'exchange\.payload: "feddistill-plus" guides local training'):
         MethodRounds(spec_of("feddistill-plus", **sections), tmp_path, NODES)
+
+
+def test_of_a_model_of_its_own_a_node_keeps_nothing_once_the_run_has_ended(tmp_path: Path) -> None:
+    """Its buffers are of use to nothing else: an evaluation puts what stayed together with a global model."""
+    for name, kept in (("feddistill", "method/local-alone"), ("fedbn", "method/local")):
+        run = MethodRounds(spec_of(name), tmp_path / name, 1)
+        run.round()
+        own = run.nodes["n0"].own
+        assert (kept in own, len({"method/local", "method/local-alone"} & own.keys())) == (True, 1)
+        states, update = RunStates(), FinishedUpdate("run", 1, "base", "u1", b"s", b"s", ())
+        states.stage(update, {}, {slot: artifact_of([slot.encode()]) for slot in own})
+        states.forget("run")
+        assert set(states.own_state("run")) == own.keys() & {"method/local"}
+        # A run that an earlier version began goes on from what that one kept.
+        first = run.train("n0", 2, attempt="now", state=run.nodes["n0"].own)
+        renamed = {"method/local" if slot == kept else slot: path for slot, path in own.items()}
+        again = run.train("n0", 2, attempt="before", state=renamed)
+        assert [file.artifact for file in first.own_state] == [file.artifact for file in again.own_state]

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
-from covey.errors import SpecError
+from covey.errors import SpecError, TaskError
 from covey.learning.partition import partition
+from covey.learning.task import NodeData
 from covey.methods.generator_state import Broadcast
 from covey.methods.latents import Generator
 from covey.seeds import derive_seed
-from covey.testing.method_rounds import EXAMPLES, FEATURES, MethodRounds, NormedExample, examples, spec_of
+from covey.testing.method_rounds import EXAMPLES, FEATURES, MethodRounds, NormedExample, PlainExample, examples, spec_of
 from covey.testing.methods import MethodConformance
 from covey.worker.jobs.training import TrainResult
 from tests.unit.methods.naive import batches, first_model
@@ -352,3 +354,26 @@ def test_nodes_with_different_bodies_share_the_predictor_and_the_generator(tmp_p
 def test_a_predictor_that_stays_on_the_nodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"needs the whole predictor to travel, and '2\.bias' stays on the nodes"):
         MethodRounds(spec_of("fedgen", EXACT, **PLAIN, exchange={"local": ["2.*"]}), tmp_path, NODES)
+
+
+class OneIsOdd(PlainExample):
+    """One example has a label that the model does not have."""
+
+    def train_data(self, data: NodeData) -> TensorDataset:
+        """The same on all nodes, which take parts of it."""
+        x, y = examples(EXAMPLES, 1).tensors
+        return TensorDataset(x, y.where(torch.arange(EXAMPLES) > 0, torch.tensor(5)))
+
+
+def test_counts_with_noise_leave_out_a_label_that_there_is_not(tmp_path: Path) -> None:
+    """Whoever declined then would tell, without noise, that there is such an example."""
+    for labels, fails in (("noisy", 0), ("exact", 1)):
+        sections = {**PLAIN, "task": {"name": f"{__name__}:OneIsOdd"}, "training": {"local_steps": 1, "batch_size": 1}}
+        options = {**SMALL, "labels": labels} | ({"epsilon": 0.5} if labels == "noisy" else {})
+        run, failed = MethodRounds(spec_of("fedgen", options, **sections), tmp_path / labels, NODES), 0
+        for name in run.names:
+            try:
+                run.train(name)
+            except TaskError as error:
+                failed += "there are others here" in str(error)
+        assert failed == fails

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from covey.artifact import Artifact, artifact_of
-from covey.errors import Conflict, DiskFull, NotFound, Obstructed
+from covey.errors import Conflict, DiskFull, Fenced, NotFound, Obstructed
 from covey.storage.files import address as addresses
 from covey.storage.files.address import Address, reached
 from covey.storage.files.check import check_files
@@ -25,7 +25,7 @@ def model(number: int, size: int = KIB) -> tuple[Artifact, bytes]:
 
 @pytest.fixture
 def address(unclaimed: Address) -> Address:
-    unclaimed.claim("record", new=True)
+    unclaimed.claim("record", "me")
     return unclaimed
 
 
@@ -42,7 +42,7 @@ def unclaimed(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
 @pytest.fixture
 def folder(tmp_path: Path) -> Address:
     address = Address(f"file://{tmp_path}/there")
-    address.claim("record", new=True)
+    address.claim("record", "me")
     return address
 
 
@@ -182,20 +182,76 @@ def test_an_address_that_is_away_is_an_obstacle_and_nothing_else(tmp_path, folde
 
 def test_an_address_has_one_owner(unclaimed):
     with pytest.raises(Conflict, match="is it mounted"):
-        unclaimed.claim("record-1", new=False)
-    unclaimed.claim("record-1", new=True)
-    unclaimed.claim("record-1", new=False)
+        unclaimed.holder("record-1", new=False)
+    assert unclaimed.holder("record-1", new=True) == ""
+    unclaimed.claim("record-1", "me")
+    assert unclaimed.holder("record-1", new=False) == "me"
     with pytest.raises(Conflict, match="another record"):
-        unclaimed.claim("record-2", new=True)
+        unclaimed.holder("record-2", new=True)
     with reached(unclaimed.url) as (system, root):
         system.pipe_file(f"{root}/artifacts.json", b"{}")
     with pytest.raises(Conflict, match="cannot be read"):
-        unclaimed.claim("record-1", new=False)
+        unclaimed.holder("record-1", new=False)
     with reached(unclaimed.url) as (system, root):
         system.rm_file(f"{root}/artifacts.json")
     overwrite(unclaimed, "0" * 64, b"somebody's")
     with pytest.raises(Conflict, match="says whose"):
-        unclaimed.claim("record-1", new=True)
+        unclaimed.holder("record-1", new=True)
+
+
+def test_who_lost_an_address_neither_writes_nor_deletes_there(tmp_path, address):
+    files = opened(tmp_path, address)
+    kept, dropped = adopt(files, 1), adopt(files, 2)
+    Address(address.url).claim("record", "another")
+    with pytest.raises(Fenced, match="stop one of the two"):
+        adopt(files, 3)
+    files.release([dropped])
+    files.tidy()
+    with pytest.raises(Fenced):
+        files.clean(set())
+    assert set(Address(address.url).sizes()) == {kept, dropped}
+
+
+class HeldMeanwhile(DistantFiles):
+    """Somebody begins to read a file while others make room for the next."""
+
+    reads = ""
+
+    @property
+    def bytes_used(self) -> int:
+        if self.reads and len(list(self._artifacts.iterdir())) < 3:
+            self.hold("a run", [self.reads])
+        return super().bytes_used
+
+
+def test_a_file_that_is_held_while_room_is_made_stays(tmp_path, folder):
+    files = HeldMeanwhile(tmp_path / "files", folder, 3 * KIB)
+    first, second, third = (adopt(files, number) for number in (1, 2, 3))
+    files.reads = second
+    files.scratch(2 * KIB)
+    assert [files.path(digest).exists() for digest in (first, second, third)] == [False, True, False]
+
+
+class LetGoMeanwhile(Address):
+    """A file is let go while it comes."""
+
+    files: DistantFiles
+
+    def get(self, digest: str, target: Path) -> bool:
+        is_there = super().get(digest, target)
+        self.files.release([digest])
+        self.files.tidy()
+        return is_there
+
+
+def test_a_file_that_is_let_go_while_it_comes_does_not_stay(tmp_path, folder):
+    digest = adopt(opened(tmp_path / "another disk", folder), 1)
+    address = LetGoMeanwhile(folder.url)
+    address.files = files = DistantFiles(tmp_path / "files", address, KIB)
+    assert not files.check(digest)
+    assert not files.has(digest)
+    assert files.path(digest).parent.exists()
+    files.scratch(KIB)  # there is room
 
 
 def test_an_address_of_no_known_kind_is_refused():

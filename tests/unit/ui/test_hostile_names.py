@@ -19,6 +19,8 @@ pytestmark = [
 ]
 WAIT_MS = 90_000
 NARROW = (390, 800)
+INHERITED = "constructor"
+"""What every object of JavaScript has."""
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 SHOWN = re.compile("<img src=x")
 VIEWS = ("run/one", "run/three", "run/one/round/1", "nodes", "node/eve", "events", "submit", "compare/one/two")
@@ -32,7 +34,8 @@ def hostile(recorder):
         "eve", "node", "active", 1.0, signing_key=bytes(32), key_id="e" * 32, device=MARKUP, tasks=(MARKUP,)
     )
     recorder.store.redeem_token("secret", "e" * 32, b"", eve)
-    recorder.run("two", rounds=1)
+    recorder.enrol(INHERITED)
+    recorder.run("two", rounds=1, nodes=(*recorder.NODES, INHERITED))
     spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"task":{"name":%s},"stop":{"target":0.9}}'
     text = spec % f'"{MARKUP.replace(chr(34), chr(92) + chr(34))}"'
     recorder.store.add_run(RunRecord("one", MARKUP, "rounds", text, 7, "queued", MARKUP, 200.0))
@@ -72,6 +75,14 @@ def test_hostile_names_and_metrics_are_text(hostile, recorder):
         nodes = page.get_by_role("table", name="what each node measured")
         nodes.get_by_text("+0.5").nth(1).wait_for()
         assert nodes.get_by_text(SHOWN).count() >= 4
+        page.goto(f"{base}#/run/two")
+        named = page.get_by_role("table", name="what each node contributed").get_by_role("row", name=INHERITED)
+        named.wait_for()
+        assert named.get_by_text("drill:").count() == 0
+        page.goto(f"{base}#/run/two/round/1")
+        named = page.get_by_role("table", name="answers by node").get_by_role("row", name=INHERITED)
+        named.wait_for()
+        assert named.get_by_text("its share is capped").count() == 0
         page.goto(f"{base}#/%E0%A4%A")  # no text in UTF-8: the page begins where it always does
         page.get_by_role("link", name=MARKUP, exact=True).wait_for()
         page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})

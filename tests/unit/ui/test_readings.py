@@ -7,7 +7,7 @@ import pytest
 from covey.client.audit.verify import AuditReport
 from covey.client.connection import Connection
 from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
-from covey.storage.record.contract import EventRecord
+from covey.storage.record.contract import EventRecord, RunRecord
 from covey.ui import readings
 
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -49,6 +49,19 @@ def test_a_run_with_what_its_nodes_did(client, recorder):
     assert (page["at_work"], page["drills"]) == ([], {"bob": "alie"})
     assert [(node["node"], node["state"]) for node in page["away"]] == [("ada", "away"), ("bob", "away")]
     assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
+
+
+def test_statistics_that_will_never_come_are_not_announced(client, recorder):
+    spec = '{"method":{"name":"statistics","options":{}},"rounds":{"count":3}}'
+    recorder.store.add_run(RunRecord("run", "figures", "rounds", spec, 7, "queued", "", 100.0))
+    recorder.store.start_run("run", recorder.NODES, 0, "[]", recorder.version("run", 0), 200.0)
+    page = client.get("/api/runs/run/outcome").json()
+    assert (page["kind"], page["records"], page["ended"]) == ("statistics", None, False)
+    assert "its figures come with the last one" in page["why"]
+    recorder.store.finish_run("run", "stopped", "by root", 300.0)
+    page = client.get("/api/runs/run/outcome").json()
+    assert (page["records"], page["ended"]) == (None, True)
+    assert "is stopped: it ended before its last round" in page["why"]
 
 
 def test_the_nodes_of_a_run_are_found_among_all_and_the_rest_is_counted(client, recorder, monkeypatch):

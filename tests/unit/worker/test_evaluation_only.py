@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from covey.layout import Layout
 from covey.methods.contract import RunForm, parts_of
 from covey.methods.fedbn import FedBN
 from covey.spec import parse_data
+from covey.testing.method_rounds import MethodRounds, spec_of
 from covey.worker.execute.limits import check_answer
 from covey.worker.jobs.training import TrainLimits
 from covey.worker.program.evaluation_only import EvaluationOnly, method_of_run
@@ -57,3 +59,12 @@ def test_few_examples_are_as_little_as_the_operator_wants() -> None:
     check_answer(TrainLimits(examples=3), 3)
     with pytest.raises(PolicyError, match=r"2 examples; .* fewer than 3"):
         check_answer(TrainLimits(examples=3), 2)
+
+
+@pytest.mark.parametrize("name", ["feddistill", "statistics"])
+def test_the_first_model_of_a_run_without_a_global_one_is_not_evaluated(tmp_path: Path, name: str) -> None:
+    """What its nodes' models became was never in a version."""
+    options = {"columns": ["first"]} if name == "statistics" else {}
+    spec = spec_of(name, options, model={"initial": "run:x"}, rounds={"count": 1}, evaluation={"only": True})
+    with pytest.raises(SpecError, match=rf"evaluation\.only: '{name}' has no global model that nodes could evaluate"):
+        MethodRounds(spec, tmp_path)

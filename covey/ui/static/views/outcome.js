@@ -2,7 +2,7 @@
 
 import { get, ofRun } from "../api.js";
 import { el, facts, fill, link, section, svg, table } from "../dom.js";
-import { metrics, number } from "../format.js";
+import { metrics, number, own } from "../format.js";
 import { badge } from "../parts.js";
 
 const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
@@ -17,9 +17,9 @@ function evaluated(page) {
     link(node.node, "node", node.node),
     badge(node.verdict),
     node.verdict === "accepted" ? number(node.examples) : "",
-    number(node.metrics[metric]),
-    ...(withBaseline ? [number(node.alone[metric]), node.gains[metric] === undefined ? "" : signed(node.gains[metric])] : []),
-    others.filter((name) => name in node.metrics).map((name) => `${name} ${number(node.metrics[name])}`).join(", "),
+    number(own(node.metrics, metric)),
+    ...(withBaseline ? [number(own(node.alone, metric)), signed(own(node.gains, metric))] : []),
+    others.filter((name) => Object.hasOwn(node.metrics, name)).map((name) => `${name} ${number(node.metrics[name])}`).join(", "),
     [node.reason, ...Object.entries(node.missing).map(([name, why]) => `no ${name}: ${why}`)].filter(Boolean).join("; "),
   ]);
   return [
@@ -53,7 +53,7 @@ function bars(cells, name, of) {
 const least = (record, q) => number(record[`q${q}`]);
 
 function figures(page) {
-  if (page.records === null) return el("p", { class: "empty" }, "its figures come with its last round");
+  if (page.records === null) return el("p", { class: "empty" }, page.why);
   const columns = page.records.filter((record) => "column" in record);
   const labels = page.records.filter((record) => "label" in record);
   const head = [["column"], ["count", "num"], ["missing", "num"], ["mean", "num"], ["std", "num"], ["5 %", "num"], ["median", "num"], ["95 %", "num"], ["nodes"], ["histogram"]];

@@ -2,7 +2,7 @@
 
 import { get, ofRun } from "../api.js";
 import { el, facts, fill, link, section, table } from "../dom.js";
-import { bytes, metrics, moment, number, span } from "../format.js";
+import { bytes, metrics, moment, number, own, span } from "../format.js";
 import { badge, button } from "../parts.js";
 import { doing } from "./nodes.js";
 
@@ -25,12 +25,12 @@ function updateTable(page) {
   const columns = [["node"], ["verdict"], ["share", "num"], ["weight", "num"], ["bytes", "num"], ...names.map((name) => [name, "num"]), ["training"], ["arrived"], ["why"]];
   const rows = page.updates.map((update) => [
     link(update.node, "node", update.node),
-    [badge(update.verdict), page.capped[update.node] ? el("div", { class: "why" }, "its share is capped") : null],
+    [badge(update.verdict), own(page.capped, update.node) ? el("div", { class: "why" }, "its share is capped") : null],
     number(update.share),
     number(update.weight),
     bytes(update.bytes),
-    ...names.map((name) => among(update.numbers[name], page.spreads[name])),
-    Object.entries(update.metrics).map(([name, value]) => el("div", {}, `${name} `, among(value, page.metric_spreads[name]))),
+    ...names.map((name) => among(own(update.numbers, name), page.spreads[name])),
+    Object.entries(update.metrics).map(([name, value]) => el("div", {}, `${name} `, among(value, own(page.metric_spreads, name)))),
     moment(update.received_at),
     update.reason,
   ]);

@@ -2,7 +2,7 @@
 
 import { get, ofRun, post } from "../api.js";
 import { address, confirmed, el, facts, fill, link, section, table } from "../dom.js";
-import { ago, metrics, moment, number } from "../format.js";
+import { ago, metrics, moment, number, own } from "../format.js";
 import { badge, bar, button, drill, opened, progress, strip } from "../parts.js";
 import { curvesSection } from "./curves.js";
 import { gossipSection } from "./gossip.js";
@@ -73,10 +73,10 @@ const contributionTable = ({ contributions, verdicts, drills }, size) => [
     "what each node contributed",
     [["node"], ["asked", "num"], ["answers"], ["last verdicts"], ["last that did not count"]],
     contributions.map((item) => [
-      [link(item.node, "node", item.node), drills[item.node] ? [" ", drill(drills[item.node])] : null],
+      [link(item.node, "node", item.node), " ", drill(own(drills, item.node))],
       number(item.asked),
       bar(COUNTED.map((name) => [name, item[name]]), item.asked),
-      strip(verdicts[item.node] ?? []),
+      strip(own(verdicts, item.node) ?? []),
       item.last_round ? [`round ${item.last_round}: `, badge(item.last_verdict), ` ${item.last_reason}`] : "",
     ]),
     "no node took part yet",

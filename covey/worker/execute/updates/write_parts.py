@@ -16,7 +16,7 @@ from covey.learning.recipe import RecipeInputs
 from covey.learning.task import FitResult
 from covey.methods.contract import Part
 from covey.outgoing.filters import Leaving
-from covey.parts import LOCAL, RULE, slot
+from covey.parts import RULE, slot
 from covey.spec import GossipSpec
 from covey.worker.execute.updates.encode_update import write_update
 from covey.worker.execute.updates.filtered import Filters
@@ -136,9 +136,9 @@ class PartsWriter:
         ]
         for part in self._parts:
             self._keep(part, inputs.state)
-        if self._context.local.names:
-            path = _out(self._job.out_state, slot(LOCAL))
-            self._own_state.append(WrittenFile(slot(LOCAL), path, self._context.local.write(self._context.model, path)))
+        if self._context.local.names and (name := self._context.local_slot):
+            path = _out(self._job.out_state, name)
+            self._own_state.append(WrittenFile(name, path, self._context.local.write(self._context.model, path)))
         return WrittenParts(tuple(parts), tuple(self._state), tuple(self._own_state))
 
     def _written(

@@ -166,3 +166,32 @@ def test_what_was_not_told_between_two_moments_is_read():
     assert not history.is_whole
     read_on(history, record)
     assert (history.is_whole, history.known) == (True, 3 * PAGE)
+
+
+def test_sums_stay_exact_where_changes_are_told_while_pages_are_read():
+    history, record = History(), Record(2 * MOST_POINTS)
+    history.add(record.rounds[-1000:])
+    while not history.is_whole:
+        read_on(history, record, seconds=0.0)
+        told = rounds(history.newest + 1, history.newest + 200)
+        record.rounds += told
+        history.add(told)
+    assert (history.known, history.received) == (len(record.rounds), 10 * len(record.rounds))
+    over, _ = history.curve("bytes", "bytes", 0.0, 10)
+    assert over[-1] == 15.0 * len(record.rounds)
+
+
+def test_a_page_that_could_not_be_read_is_read_again():
+    history, record = History(), Record(3 * PAGE)
+    lost = [PAGE]
+
+    def fails_once(after, limit, newest):
+        if not newest and after in lost:
+            lost.remove(after)
+            raise OSError("nobody answers")
+        return record.read(after, limit, newest)
+
+    with pytest.raises(OSError, match="nobody answers"):
+        history.read_on(fails_once, ended=False, until=math.inf)
+    history.read_on(fails_once, ended=False, until=math.inf)
+    assert (history.is_whole, history.known) == (True, 3 * PAGE)

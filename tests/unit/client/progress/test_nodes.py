@@ -54,3 +54,7 @@ def test_adversaries_of_a_run_are_named(recorder):
         ["ada"],
         [(1, "accepted"), (2, "accepted")],
     )
+    recorder.store.finish_run("run", "completed", "", 400.0)
+    with Connection(Target(recorder.data_dir)) as connection:
+        nodes = nodes_of(connection, connection.run("run"), Verdicts(), 1)
+    assert (dict(nodes.drills), nodes.away, nodes.away_count) == ({"bob": "alie"}, (), 0)

@@ -197,12 +197,17 @@ def test_what_nodes_keep_goes_on_with_a_paused_run_and_with_a_killed_one(tmp_pat
     assert models[0] == models[1]
 
 
-def test_asynchronous_runs_are_measured_in_updates(tmp_path):
-    asynchronous = 'mode = "async"\naggregation.name = "staleness-mean"\nasync.updates = 4'
+@pytest.mark.parametrize(
+    ("rule", "versions"),
+    [('name = "staleness-mean"', [1, 2, 3, 4]), ('name = "buffered"\naggregation.options.k = 2', [1, 2])],
+    ids=["staleness-mean", "buffered"],  # of which one update makes no version
+)
+def test_asynchronous_runs_are_measured_in_updates(tmp_path, rule, versions):
+    asynchronous = f'mode = "async"\naggregation.{rule}\nasync.updates = 4'
     sweep = swept(tmp_path, 2, 1, "concurrency = 2", spec=asynchronous, text=NO_ROUNDS)
     results = run(sweep, tmp_path / "lr.sweep")
     assert [(trial.state, trial.rounds, trial.why) for trial in results.trials] == [("completed", 4, "4 updates")] * 2
-    assert (results.unit, [at for at, _ in results.trials[0].curve]) == ("updates", [1, 2, 3, 4])
+    assert (results.unit, [at for at, _ in results.trials[0].curve]) == ("updates", versions)
 
 
 def test_members_of_a_population_of_gossip_runs_go_on_with_others_consensus_models(tmp_path):

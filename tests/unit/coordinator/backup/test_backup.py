@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from covey.artifact import artifact_of
 from covey.coordinator.backup import backup
 from covey.coordinator.backup import durable as copies
 from covey.coordinator.backup.ownership import check_folder
@@ -19,7 +21,9 @@ from covey.coordinator.runs.retention import Retention
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.errors import Conflict, NotFound
+from covey.storage.files.address import Address
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.distant import DistantFiles
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
 
@@ -66,6 +70,30 @@ def test_a_whole_backup_has_nothing_unfinished(env, tmp_path):
     assert modes(folder) == {0}
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not env.retention.is_held
+
+
+def test_files_that_last_elsewhere_stay_until_they_are_copied(env, tmp_path):
+    address = Address(f"file://{tmp_path}/there")
+    address.claim("record", "me")
+    needed = {}
+    for digest in env.store.store.referenced_digests():
+        artifact = artifact_of([digest.encode()])
+        needed[artifact.digest] = env.files.path(digest)
+        address.put(env.files.path(digest), artifact.digest)
+
+    class NoRoom(DistantFiles):
+        def check(self, digest):
+            is_here = super().check(digest)
+            self._drop_copies(0)  # somebody else needs room
+            return is_here
+
+    files, target = NoRoom(tmp_path / "another disk", address), tmp_path / "monday"
+    target.mkdir()
+    backup._copy_files(replace(env, files=files), target, set(needed), lambda: None)
+    copied = {path.name: path.read_bytes() for path in (target / "files" / "artifacts").iterdir()}
+    assert copied == {digest: path.read_bytes() for digest, path in needed.items()}
+    files._drop_copies(0)
+    assert files.bytes_used == 0  # nothing is held any more
 
 
 def test_dropping_what_was_held_says_nothing_about_the_database(env, tmp_path):

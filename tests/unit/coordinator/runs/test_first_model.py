@@ -13,6 +13,8 @@ from covey.errors import Conflict, LayoutError, NotFound, SpecError
 from covey.machines.protocol import StopRequested
 from covey.parts import FIRST, slot
 from covey.spec import ModelSection, parse_data, parse_json, parse_toml
+from covey.storage.files.address import Address
+from covey.storage.files.distant import DistantFiles
 from covey.storage.record.contract import RunRecord
 from tests.unit.coordinator.world import ROUNDS
 
@@ -60,6 +62,25 @@ async def test_a_version_of_another_run(world, services, parent):
     )
     _, best = await add_run(services, *submitted("best", initial="run:parent@best"))
     assert best.model.parent == "parent@2"
+
+
+@pytest.mark.parametrize("named", ["run:parent", "sha256:{}"])
+async def test_a_model_that_lasts_elsewhere_stays_until_it_is_read(tmp_path, world, services, parent, named):
+    address, newest = Address(f"file://{tmp_path}/there"), world.record.version("parent", 2).artifact
+    address.claim("record", "me")
+    address.put(world.files.path(newest.digest), newest.digest)
+
+    class NoRoom(DistantFiles):
+        def check(self, digest):
+            is_here = super().check(digest)
+            self._drop_copies(0)  # somebody else needs room
+            return is_here
+
+    files = NoRoom(tmp_path / "another disk", address)
+    services = replace(services, files=files)
+    await add_run(services, *submitted("child", initial=named.format(newest.digest)))
+    assert world.worker.done("initial")[-1].source == files.path(newest.digest)
+    assert files.path(newest.digest).exists()
 
 
 async def test_it_starts_with_that_model_and_keeps_it(world, services, parent):

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
 
+from covey.codecs.contract import MessagePrivacy
 from covey.errors import PolicyError, SpecError
 from covey.figures import Figures, FiguresForm
+from covey.learning.task import NodeData
+from covey.learning.training import loop
+from covey.methods.fedprox import FedProx
 from covey.methods.statistics.method import Statistics
 from covey.methods.statistics.noise import Noise, noisy_answer, noisy_objection, noisy_totals
-from covey.testing.method_rounds import MethodRounds, spec_of
-from covey.worker.jobs.training import TrainLimits
+from covey.testing.method_rounds import EXAMPLES, MethodRounds, NormedExample, examples, spec_of
+from covey.worker.jobs.training import UNBOUNDED, TrainLimits, TrainProgress
+from covey.worker.program.host import Host
 
 FORM = FiguresForm(("age", "dose"), bins=8, labels=3)
 GRID = np.array([[0.0, 100.0], [0.0, 4.0]])
@@ -147,11 +157,13 @@ def test_noise_of_the_seed_is_the_same_again_and_no_privacy(tmp_path: Path) -> N
 
 def test_the_operator_says_what_may_be_spent(tmp_path: Path) -> None:
     rounds = MethodRounds(spec_of("statistics", OPTIONS | {"labels": 2}, **ONE), tmp_path / "run")
-    allowed = TrainLimits(max_epsilon=2.0, label_counts="noisy")
+    allowed = TrainLimits(max_epsilon=2.0, label_counts="noisy", min_k=10)
     for limits, before, text in (
         (TrainLimits(min_k=10, label_counts="noisy"), 0, r"may spend .\[policy\] max_epsilon"),
-        (TrainLimits(max_epsilon=2.0), 0, "how many examples of each label"),
-        (TrainLimits(max_epsilon=1.9, label_counts="noisy"), 0, "would have spent epsilon = 2 .* 1.9 is allowed"),
+        (replace(allowed, label_counts="off"), 0, "how many examples of each label"),
+        (replace(allowed, max_epsilon=1.9), 0, "would have spent epsilon = 2 .* 1.9 is allowed"),
+        (replace(allowed, min_k=0), 0, r"of how few examples something may be told .\[policy\] min_k"),
+        (replace(allowed, min_k=40), 0, "fewer than 40 examples"),
         (allowed, 1, "would have spent epsilon = 4 .*, after 1 before it"),
     ):
         with pytest.raises(PolicyError, match=text):
@@ -161,3 +173,75 @@ def test_the_operator_says_what_may_be_spent(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="its noise is drawn from the run's seed"):
         seeded.train("n0", limits=allowed)
     assert not seeded.train("n0").private
+
+
+EXACT: dict[str, Any] = {"columns": ["first"], "min_k": 1}
+
+
+@pytest.mark.parametrize("changed", [{"exchange": {"payload": "gradient"}}, {"training": {"local_first": 1}}])
+@pytest.mark.parametrize(("options", "count"), [(OPTIONS, 1), (EXACT, 2)])
+def test_whatever_a_run_asks_for_no_loss_leaves_with_statistics(
+    tmp_path: Path, options: dict[str, Any], count: int, changed: dict[str, Any]
+) -> None:
+    """A hostile coordinator's specification, that no honest one would accept."""
+    spec = spec_of("statistics", options, rounds={"count": count})
+    rounds, given = MethodRounds(spec, tmp_path / "run"), json.loads(spec.to_json())
+    changed = {"training": {"local_epochs": None, "local_steps": 1}, **changed}
+    hostile = json.dumps({**given, **{name: {**given[name], **keys} for name, keys in changed.items()}})
+    limits = TrainLimits(min_k=10, max_epsilon=2.0 if "epsilon" in options else UNBOUNDED)
+    result = rounds.train("n0", spec_json=hostile, limits=limits)
+    assert (dict(result.metrics), result.steps, dict(result.evaluation)) == ({}, 0, {})
+    assert [part.name for part in result.parts] == ["answer"]
+    assert result.own_state == (), "nothing of the model is trained, so there is nothing to keep"
+
+
+def test_a_method_with_noise_tells_no_metrics_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it trains."""
+    monkeypatch.setattr(loop, "PROGRESS_INTERVAL_S", 0.0)
+    told: list[TrainProgress] = []
+    host = Host(torch.device("cpu"), report=lambda progress: told.append(cast(TrainProgress, progress)))
+    for is_noisy in (False, True):
+        if is_noisy:
+            monkeypatch.setattr(FedProx, "privacy", MessagePrivacy(1.0, 0.0, "laplace", 1.0))
+        rounds = MethodRounds(spec_of("fedprox"), tmp_path / str(is_noisy), host=host)
+        result = rounds.train("n0", evaluate=True)
+        assert [bool(metrics) for metrics in (result.metrics, result.evaluation)] == [not is_noisy] * 2
+        assert math.isnan(told[-1].loss) == is_noisy
+        assert bool(rounds.evaluate("n0")) != is_noisy
+
+
+def test_a_part_of_the_model_that_nobody_trains_is_not_trained_first(tmp_path: Path) -> None:
+    sections: dict[str, Any] = {"training": {"local_steps": 3, "local_first": 1}, **ONE}
+    with pytest.raises(SpecError, match=r"training\.local_first: 'statistics' trains nothing"):
+        MethodRounds(spec_of("statistics", OPTIONS, **sections), tmp_path)
+
+
+class OneIsOdd(NormedExample):
+    """One example of the first node has another label, or a value that is far too large."""
+
+    kind = ""
+
+    def train_data(self, data: NodeData) -> TensorDataset:
+        """As it was, but for that."""
+        x, y = (tensor.clone() for tensor in examples(EXAMPLES, 1).tensors)
+        if OneIsOdd.kind == "label":
+            y[:] = y.where(torch.arange(EXAMPLES) > 0, torch.tensor(5))
+        return TensorDataset(x, y)
+
+    def table(self, dataset: Dataset[Any]) -> Mapping[str, Any]:
+        """The first feature, or what is as large as no number should be."""
+        first: list[float] = list(super().table(dataset)["first"])
+        return {"first": [-1e200, *first[1:]] if OneIsOdd.kind == "value" else first}
+
+
+@pytest.mark.parametrize("kind", ["", "label", "value"])
+def test_a_node_answers_whether_or_not_an_example_is_odd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A node that declined just then would tell of one example, without any noise."""
+    monkeypatch.setattr(OneIsOdd, "kind", kind)
+    spec = spec_of("statistics", OPTIONS | {"labels": 2}, task={"name": f"{__name__}:OneIsOdd"}, **ONE)
+    rounds = MethodRounds(spec, tmp_path, nodes=1)
+    limits = TrainLimits(min_k=10, max_epsilon=2.0, label_counts="noisy")
+    assert rounds.train("n0", limits=limits).examples == EXAMPLES
+    assert [verdict.accepted for verdict in rounds.round().verdicts] == [True]

@@ -38,7 +38,8 @@ def test_one_that_is_not_stops_the_work_and_says_what_to_do(files: ArtifactFiles
         kept_file(files, "run", "residual", RESIDUAL)
     text = str(caught.value)
     assert text.startswith(f"what this node keeps of run run (residual) is damaged or missing: {path}; restore ")
-    assert "move its folder `state` away to begin anew" in text
+    assert "move its state/carried.json away to begin anew" in text
+    assert "the account of privacy beside that has to stay" in text
 
 
 def test_a_file_that_changes_after_it_was_used_is_not_used_again(files: ArtifactFiles) -> None:

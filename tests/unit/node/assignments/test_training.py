@@ -1,6 +1,7 @@
 """What the worker is told, what is signed, and what becomes of files that came to nothing."""
 
 import asyncio
+import json
 import os
 
 import pytest
@@ -14,9 +15,9 @@ from covey.node.assignments.held_files import HeldFiles
 from covey.node.assignments.training import Training
 from covey.node.assignments.wanted_parts import state_bytes
 from covey.node.operator.adversary import Drill
-from covey.spec import RoundsSpec, TaskSection, WeightsSection, parse_json
+from covey.spec import RoundsSpec, TaskSection, WeightsSection, parse_data, parse_json
 from covey.wire.identities.signing import UpdateStatement
-from tests.unit.node.memory import LARGE, SMALL, Node, assignment
+from tests.unit.node.memory import LARGE, SMALL, SPEC, Node, assignment
 
 
 @pytest.fixture
@@ -99,6 +100,23 @@ async def test_state_of_an_update_that_was_not_accepted_is_dropped(node, train):
     await train(assignment("a", 2, node_state=("momentum",), feedback=msg.Feedback(first.digest, False)))
     assert node.worker.jobs[1].state == {}
     assert not staged & node.on_disk()
+
+
+async def test_an_evaluation_does_without_what_stayed_of_a_run_and_is_damaged(node, train):
+    """The worker says then that it is missing; what else this node keeps has nothing to do with it."""
+    first = await train(assignment("a", 1, node_state=("method/local",)))
+    own = {"method/local": artifact_of([b"stays"])}
+    node.store.save(first, {}, own)
+    node.files.put(own["method/local"], b"stays")
+    node.store.forget("a")
+    model = {"initial": f"sha256:{assignment('b').model.digest}", "parent": "a@1"}
+    only = {"evaluation": {"only": True}, "model": model, "rounds": {"count": 1}}
+    spec = parse_data(json.loads(SPEC) | only).to_json()
+    await train(assignment("b", spec=spec))
+    assert list(node.worker.jobs[-1].state) == ["method/local"]
+    node.files.path(own["method/local"].digest).unlink()
+    await train(assignment("b", 2, spec=spec))
+    assert node.worker.jobs[-1].state == {}
 
 
 async def test_the_statement_says_what_was_made(node, train):
