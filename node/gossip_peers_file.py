@@ -31,15 +31,23 @@ class PeersFile:
     def __init__(self, path: Path, roster: Roster, meet: Callable[[Member], object]) -> None:
         self._path, self._roster, self._meet = path, roster, meet
         self._reason = ""
+        self._seen: dict[str, Member] | None = dict(roster.members)
 
     def look(self) -> list[Member]:
-        """The nodes that have another address by now. Blocking."""
+        """The nodes that have another address by now. Blocking.
+
+        Half a file may be a valid one: what this look finds counts if the one before found the same.
+        """
         known, moved, reason = self._roster.members, [], ""
+        before, self._seen = self._seen, None
         try:
             newest = Roster.load(self._path).members
         except CoveyError as error:  # it is being written, or was written badly
             reason = str(error)
         else:
+            self._seen = newest
+            if newest != before:
+                return []
             moved = [replace(known[name], address=newest[name].address) for name in known.keys() & newest.keys()]
             moved = [member for member in moved if member != known[member.name]]
             addresses = {name: member.address for name, member in newest.items()}
@@ -54,7 +62,11 @@ class PeersFile:
         """Look every few seconds until cancelled."""
         while True:
             await asyncio.sleep(look_s)
-            moved = await asyncio.to_thread(self.look)
+            try:
+                moved = await asyncio.to_thread(self.look)
+            except Exception as error:
+                log.exception("the peers file cannot be looked at; it is tried again", error=repr(error))
+                continue
             self._roster.add(moved)
             for member in moved:
                 log.info("a peer has another address", peer=member.name, address=member.address)

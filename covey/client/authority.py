@@ -74,13 +74,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Eviction:
-    """An eviction, and who was told: those that it was new to, those that knew, and why others could not be reached."""
+    """An eviction, and who was told: those that it was new to, those that knew, and why others could not be reached.
+
+    Who took the notice about the incarnation, and not the one for good, is in `not_for_good`, with its reason, as well.
+    """
 
     run: str
     peer: Incarnation
     told: tuple[str, ...]
     knew: tuple[str, ...]
     unreachable: dict[str, str]
+    not_for_good: dict[str, str]
 
 
 def init(folder: Path) -> AuthorityInfo:
@@ -201,9 +205,11 @@ def evict(
         if for_good:
             notices.append(sign(replace(statement, covey=FOR_GOOD)))
         outcomes = asyncio.run(_tell_all(notices, roster, admin))
-    told = tuple(name for name, outcome in outcomes.items() if outcome is True)
-    knew = tuple(name for name, outcome in outcomes.items() if outcome is False)
+    reached = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, _Reached)}
+    told = tuple(name for name, outcome in reached.items() if outcome.is_new)
+    knew = tuple(name for name, outcome in reached.items() if not outcome.is_new)
     unreachable = {name: str(outcome) for name, outcome in outcomes.items() if isinstance(outcome, CoveyError)}
+    not_for_good = {name: outcome.refused for name, outcome in reached.items() if outcome.refused}
     if not told and not knew:
         reasons = "; ".join(f"{name}: {why}" for name, why in unreachable.items())
         raise CoveyError(
@@ -211,7 +217,15 @@ def evict(
             "is nothing left to evict it from, and covey gossip audit says what it gave; else run this again where one "
             "can be called, or when one is started again"
         )
-    return Eviction(run, peer, told, knew, unreachable)
+    return Eviction(run, peer, told, knew, unreachable, not_for_good)
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """A peer that took notices: whether one was new there, and why it did not take the last one; empty: it did."""
+
+    is_new: bool
+    refused: str = ""
 
 
 Sign = Callable[[EvictionStatement], SignedNotice]
@@ -238,14 +252,19 @@ def _signer(authority_folder: Path | None, identity_folder: Path | None) -> Iter
         raise IdentityError("say who signs: an authority's folder, or an admin's identity")
 
 
-async def _tell_all(notices: Sequence[SignedNotice], roster: Roster, admin: Identity) -> dict[str, bool | CoveyError]:
+async def _tell_all(
+    notices: Sequence[SignedNotice], roster: Roster, admin: Identity
+) -> dict[str, _Reached | CoveyError]:
     callable_members = [member for member in roster.members.values() if member.address]
     outcomes = await asyncio.gather(*(_tell(notices, member, admin) for member in callable_members))
     return {member.name: outcome for member, outcome in zip(callable_members, outcomes, strict=True)}
 
 
-async def _tell(notices: Sequence[SignedNotice], member: Member, admin: Identity) -> bool | CoveyError:
+async def _tell(notices: Sequence[SignedNotice], member: Member, admin: Identity) -> _Reached | CoveyError:
+    are_new: list[bool] = []
     try:
-        return any([await bring_notice(notice, member, admin) for notice in notices])
+        for notice in notices:
+            are_new.append(await bring_notice(notice, member, admin))
     except CoveyError as error:
-        return error
+        return _Reached(any(are_new), str(error)) if are_new else error
+    return _Reached(any(are_new))

@@ -17,7 +17,9 @@ from covey.outgoing.filters import Leaving, OutgoingFilter
 class ClipNorm(OutgoingFilter):
     """Scales part `model` down to an L2 norm of at most `most`; other parts pass as they are.
 
-    It is no protection that is accounted for: for that see [privacy].
+    It is no protection that is accounted for: for that see [privacy]. In gossip it bounds the change of a local
+    training. That counts up to 4 times in the model that leaves where a node has little mass, and up to 8 times where
+    steps are corrected for speed.
     """
 
     class Options(PluginOptions):

@@ -30,7 +30,7 @@ class Most:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_after_validator_function(self._checked, handler(source))
 
-    def _checked(self, given: int | None, info: ValidationInfo) -> int | None:
+    def _checked(self, given: float | None, info: ValidationInfo) -> float | None:
         if not has_context(info, ON_RECORD) and given is not None and given > self.value:
             raise PydanticKnownError("less_than_equal", {"le": self.value})
         return given

@@ -15,7 +15,8 @@ MOST_STEPS, MOST_EPOCHS = 1_000_000, 10_000
 """That one round may ask of a node."""
 STALL_S = 540.0
 """[training] stall_s where a run says nothing; then it is left out of the JSON, as stored specifications have it."""
-GpuMemory = Annotated[Positive, Field(le=100_000)]
+MOST_GPU_MEMORY_GIB = 100_000
+"""More than any node's GPU has."""
 
 
 class Schedule(Section):
@@ -59,7 +60,9 @@ class TrainingSection(Section):
     """bf16: autocast where the device has it, else float32."""
     deterministic: Literal["require", "best-effort"] = "best-effort"
     threads: int = Field(default=1, ge=1, le=256)
-    gpu_memory_gib: Annotated[GpuMemory | None, Field(exclude_if=lambda gib: gib is None)] = None
+    gpu_memory_gib: Annotated[Positive | None, Field(exclude_if=lambda gib: gib is None), Most(MOST_GPU_MEMORY_GIB)] = (
+        None
+    )
     """GiB that training takes of a node's GPU: runs share one as far as they fit together; None: it is not counted."""
     stall_s: Annotated[Positive, Field(exclude_if=lambda stall_s: stall_s == STALL_S)] = STALL_S
     """How long training or evaluation may go without a step (loading the data counts): then its worker is ended."""

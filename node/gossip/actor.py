@@ -22,7 +22,7 @@ from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
 from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import policy_of
-from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
+from covey.gossip.push_sum.events import Arrived, Event, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.adversary import AdversaryPost, PeerAttack
 from covey.node.gossip.diary import Diary, Span
@@ -175,7 +175,7 @@ class GossipActor(Receiver):
             event = Arrived(peer, sequence, units, step, self._world.clock.now(), kept.receipt.units)
             answer = self._post.expect(peer, sequence)
             with self._diary.taking(peer, sequence, step):
-                self._safely(self._executor.take, event, body)
+                self._take(peer, event, body)
                 await answer
             if self._adversary is not None:
                 self._adversary.saw(peer, body)
@@ -194,13 +194,16 @@ class GossipActor(Receiver):
                 self._diary.sent(peer, event.applied)
             if isinstance(event, PeerLeft):
                 event = replace(event, signed=self._world.receipts.signed_by(peer))
-            claims = self._executor.machine.exchange.contradictions
-            is_news = peer not in claims
-            self._safely(self._executor.take, event)
-            if is_news and peer in claims:
-                log.warning("a peer claims what it does not prove", peer=str(peer), claim=claims[peer])
+            self._take(peer, event)
             if isinstance(event, Progressed) and self._executor.farewells.heard(event) and self._executor.finished:
                 self._safely(self._executor.say, peer)
+
+    def _take(self, peer: Incarnation, event: Event, body: Artifact | None = None) -> None:
+        claims = self.executor.machine.exchange.contradictions
+        is_news = peer not in claims
+        self._safely(self.executor.take, event, body)
+        if is_news and peer in claims:
+            log.warning("a peer claims what it does not prove", peer=str(peer), claim=claims[peer])
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -219,14 +222,8 @@ class GossipActor(Receiver):
         keeping = Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold)
         beside = (self._step_facts, self._failed, self._diary, world.receipts, self._obstructed, keeping)
         self._record = SqliteRecord(world.engine, world.durability, loop.call_soon_threadsafe, *beside)
-        self._post = PeerPost(
-            peers,
-            self._labour,
-            self._spawn,
-            world.clock,
-            lambda event: self._safely(self.executor.take, event),
-            self._diary,
-        )
+        ways = (peers, self._labour, self._spawn, world.clock)
+        self._post = PeerPost(*ways, lambda event: self._safely(self.executor.take, event), self._diary)
         if world.attack is not None:
             log.warning("DRILL: this node is an adversary", attack=world.attack.name, options=world.attack.options)
             self._adversary = AdversaryPost(self._post, world.attack, self._labour)

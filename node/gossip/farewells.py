@@ -75,7 +75,7 @@ class Farewells:
             knows_all = heard.level >= KNOWS_ALL and is_answered
             is_content = knows_all if peer.is_trusted else heard.level >= KNOWS
             goes_on = peer.is_trusted and not heard.level
-            if name in exchange.contradictions:  # nothing is exchanged with it any more
+            if name in exchange.contradictions:  # it was named: nobody stays for what such a peer says
                 continue
             if not is_content and (goes_on or now - max(over_at, heard.at) < patience_s):
                 waited_for.append(name)

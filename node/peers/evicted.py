@@ -126,6 +126,10 @@ class Evicted:
         """The notice about an incarnation, if it is out."""
         return self._for_good.get(who.node) or self._notices.get(who)
 
+    def notices_of(self, who: Incarnation) -> list[SignedNotice]:
+        """All about an incarnation: a node of an older version does not know the one for good, which comes last."""
+        return [notice for notice in (self._notices.get(who), self._for_good.get(who.node)) if notice is not None]
+
     def notices(self) -> list[SignedNotice]:
         """All of them."""
         return [*self._notices.values(), *self._for_good.values()]

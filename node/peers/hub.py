@@ -135,9 +135,9 @@ class Hub:
             self._receiver.heard(who, PeerJoined(who, hello.minted, self._clock()))
         return who
 
-    def notice_about(self, name: str, hello: Hello) -> SignedNotice | None:
-        """The notice about an incarnation that says hello, if it is out."""
-        return self.evicted.notice_of(Incarnation(name, hello.incarnation))
+    def notices_about(self, name: str, hello: Hello) -> list[SignedNotice]:
+        """The notices about an incarnation that says hello, if it is out; for it to have in this order."""
+        return self.evicted.notices_of(Incarnation(name, hello.incarnation))
 
     def opened(self, link: Link) -> None:
         """A link stands: before anything else is said, each side shows what the other one signed.

@@ -80,7 +80,7 @@ class Roster:
             read = _File.model_validate(tomllib.loads(read_text(path)))
         except ValidationError as error:
             raise SpecError(f"{path}: {explain(error, _File)}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SpecError(f"the peers file {path} cannot be read: {error}") from error
         members: dict[str, Member] = {}
         for number, entry in enumerate(read.peers):

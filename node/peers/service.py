@@ -81,8 +81,7 @@ class PeerService:
         hello = hello_from(first)
         if hello is None:
             raise NotReady("a link begins with a hello; come back")
-        notice = self._hub.notice_about(name, hello)
-        if notice is not None:  # so that it knows, whoever else it may reach
+        for notice in self._hub.notices_about(name, hello):  # so that it knows, whoever else it may reach
             yield pb.PeerMessage(eviction=eviction_message(notice))
         link = Link(self._hub.admit(name, hello), name)
         self._hub.opened(link)

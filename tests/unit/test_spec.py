@@ -191,7 +191,7 @@ def test_what_would_cost_a_node_without_bound_has_one(key, most):
     [
         ("rounds", {"data": {"parts": 100_001, "shards_per_node": 1001}}),
         ("rounds", {"training": {"local_steps": 1_000_002, "local_first": 1_000_001}}),
-        ("rounds", {"training": {"local_epochs": 10_001}}),
+        ("rounds", {"training": {"local_epochs": 10_001, "gpu_memory_gib": 1e300}}),
         ("rounds", {"rounds": {"count": 100_000_001, "max_retries": 10_001}}),
         ("async", {"async": {"updates": 100_000_001}}),
         ("gossip", {"gossip": {"steps": 100_000_001}}),

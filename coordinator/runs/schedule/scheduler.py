@@ -20,6 +20,7 @@ from covey.driver.ending import end
 from covey.errors import CoveyError, Fenced
 from covey.layout import Layout
 from covey.machines.places import Want, no_place
+from covey.spec.training import MOST_GPU_MEMORY_GIB
 from covey.storage.record.contract import RunRecord
 
 MOST_RUNS = 16
@@ -171,13 +172,16 @@ class Scheduler:
         if record.run not in self._model_bytes:
             self._model_bytes[record.run] = await self._size(record)
         study, spec = study_of(record), json.loads(record.spec)
+        gpu_gib = min(
+            spec.get("training", {}).get("gpu_memory_gib", 0), MOST_GPU_MEMORY_GIB
+        )  # runs of once had no bound
         return Want(
             record.run,
             int(spec.get("priority", 0)),
             record.submitted_at,
             started=record.state == "running",
             model_bytes=self._model_bytes[record.run],
-            gpu_bytes=int(spec.get("training", {}).get("gpu_memory_gib", 0) * 2**30),
+            gpu_bytes=int(gpu_gib * 2**30),
             scope=self._studies.scope(study),
             without=self._studies.evicted(study),
             study=study,

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 INIT_FIELDS = ("folder", "federation", "created", "expires_at")
 REQUEST_FIELDS = ("name", "request", "fingerprint")
 ISSUE_FIELDS = ("name", "role", "folder", "federation", "fingerprint", "expires_at", "has_keys")
-EVICT_FIELDS = ("run", "node", "incarnation", "for_good", "told", "knew", "unreachable (an object: node to reason)")
+EVICT_FIELDS = (
+    "run",
+    "node",
+    "incarnation",
+    "for_good",
+    "told",
+    "knew",
+    "unreachable (an object: node to reason)",
+    "not_for_good (likewise)",
+)
 
 
 @click.group(
@@ -173,9 +182,12 @@ def evict(
     )
     if as_json:
         told = {"told": list(done.told), "knew": list(done.knew), "unreachable": done.unreachable}
+        told |= {"not_for_good": done.not_for_good}
         print_json({"run": run, "node": node, "incarnation": incarnation, "for_good": for_good, **told})
         return
     who = f"every incarnation of {node}" if for_good else str(done.peer)
     click.echo(f"{who} is out of run {run}; told: {', '.join(done.told) or 'nobody new'}")
     for name, why in done.unreachable.items():
         click.echo(f"  {name} could not be told by us, and hears it from the others: {why}")
+    for name, why in done.not_for_good.items():
+        click.echo(f"  {name} knows that {done.peer} is out, and does not know --for-good: upgrade it ({why})")

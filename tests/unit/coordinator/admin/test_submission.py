@@ -120,7 +120,7 @@ async def test_what_cannot_be_read_never_waits_for_the_worker(submit, worker):
     [
         ("nodes", "", SpecError, "no study 'brain'"),
         ("_record_admitted", BRAIN.replace('members = ["alice"]', 'auditors = ["alice"]'), IdentityError, "needs role"),
-        ("_record_admitted", BRAIN.replace(', "n2"', ""), SpecError, "has 1 nodes"),
+        ("_record_admitted", BRAIN.replace(', "n2"', ""), SpecError, "has 1 node"),
     ],
 )
 async def test_what_changes_while_a_submission_is_looked_at_counts(

@@ -358,6 +358,26 @@ async def test_mass_that_its_sender_did_not_sign_is_not_taken_whatever_it_offers
             await node.actor.arrived(b, 2, 7, 0, body)
 
 
+async def test_whose_batch_belies_its_word_is_named_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit, b = Unit(tmp_path, spec_of(2, 50, protocol="agp"), "ab"), Incarnation("b")
+    node = unit.start("a")
+    await unit.until("a", lambda node: step_of(node) >= 0)
+    path = node.files.scratch(0)
+    path.write_bytes(b"x" * 32)
+    body = artifact_of_file(path)
+    node.files.adopt(path, body)
+    node.worker.trainings = 0
+    node.actor.heard(b, Progressed(b, 40, 0, 0, 0, False, 0.0))
+    unit.offer("b", node, 1, 7)
+    await node.actor.arrived(b, 1, 7, 1, body)
+    await unit.stop("a")
+    logged = [line for line in capsys.readouterr().out.splitlines() if "claims what it does not prove" in line]
+    assert len(logged) == 1
+    assert "gave batch 1 of step 1" in logged[0]
+
+
 async def test_a_farewell_that_is_said_again_and_again_is_on_record_once(tmp_path: Path) -> None:
     unit, b, c = Unit(tmp_path, spec_of(3, 9), "abc"), Incarnation("b"), Incarnation("c")
     node = unit.start("a")

@@ -41,6 +41,7 @@ def test_a_notice_is_known_after_a_restart(opened, notice):
     again = opened()
     assert list(again) == [ADA]
     assert again.notice_of(ADA) == signed
+    assert (again.notices_of(ADA), again.notices_of(Incarnation("ada", 2))) == ([signed], [])
     with pytest.raises(IdentityError, match="ada is evicted: lost its disk; it may come back as a new incarnation"):
         again.refuse(ADA)
     again.refuse(Incarnation("ada", 2))
@@ -65,6 +66,7 @@ def test_for_good_means_every_incarnation_also_after_a_restart_and_beside_notice
     for known in (evicted, opened()):
         assert known.notices() == [once, final]
         assert (list(known), known.for_good) == ([ADA], ["ada"])
+        assert (known.notices_of(ADA), known.notices_of(Incarnation("ada", 2))) == ([once, final], [final])
         for number in (1, 2, 1_000_000):
             assert Incarnation("ada", number) in known
             assert known.notice_of(Incarnation("ada", number)) == final

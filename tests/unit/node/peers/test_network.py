@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from covey.errors import CoveyError, LedgerError, TransferError
+from covey.client import authority
+from covey.errors import CoveyError, IdentityError, LedgerError, TransferError
 from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerLeft, Progressed, StatementsShown
@@ -15,7 +16,7 @@ from covey.gossip.receipts import Receipt
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.receipts import Kept
 from covey.node.peers.calls import PeerCalls
-from covey.node.peers.roster import Member
+from covey.node.peers.roster import Member, Roster
 from covey.wire.evictions import FOR_GOOD
 from covey.wire.identities.authority import write_private
 from covey.wire.mass_receipts import Notary
@@ -194,6 +195,40 @@ async def test_an_eviction_reaches_everybody_and_the_evicted_node_comes_back_as_
     cyd = await small.start("cyd", knows=["bob"])  # with an empty folder: a late node hears it, too
     await cyd.hears_evicted(ada.me)
     assert "for good" in await small.refusal(third, "cyd")
+
+
+def knows_no_notice_for_good(node):
+    """From now on it reads them as a version that does not know them."""
+    evicted = node.network.hub.evicted
+    read = evicted._read
+
+    def older(notice):
+        who, statement = read(notice)
+        if statement.is_for_good:
+            raise IdentityError("this is no notice of eviction")
+        return who, statement
+
+    evicted._read = older
+
+
+async def test_a_node_of_an_older_version_hears_that_its_incarnation_is_out_and_who_evicts_that_it_knows_no_more(
+    small, identity, tmp_path
+):
+    admin, ada = identity("root", "admin"), Incarnation("ada")
+    knows_no_notice_for_good(await small.start("bob"))
+    await small.start("cyd")
+    roster = Roster({name: small.member(name) for name in ("bob", "cyd")} | {"ada": Member("ada")})
+    folder = tmp_path / f"admin-root-{admin.federation[:8]}"
+    said = {"reason": "it lies", "for_good": True, "identity_folder": folder}
+    for new, known in ((("bob", "cyd"), ()), ((), ("bob", "cyd"))):
+        done = await asyncio.to_thread(authority.evict, ada, "digits", roster, **said)
+        assert (done.told, done.knew, done.unreachable) == (new, known, {})
+        assert list(done.not_for_good) == ["bob"]
+        assert "this is no notice of eviction" in done.not_for_good["bob"]
+    evicted = await small.start("ada")
+    knows_no_notice_for_good(evicted)
+    assert "for good" in await small.refusal(evicted, "cyd")
+    await evicted.hears_evicted(ada)
 
 
 async def test_what_a_leaver_signed_reaches_those_that_have_no_link_to_it_and_those_that_come_later(small, identity):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -62,6 +63,15 @@ async def settled(world):
     """Wait until the scheduler, once woken, has asked the record and done what there was to do."""
     for _ in range(10):
         await world.store.call(world.record.nodes)
+
+
+async def test_a_run_on_record_that_asks_for_more_than_any_gpu_has_is_taken_up(world, scheduled, outcomes):
+    known = world.submit("run")
+    spec = json.loads(known.spec)
+    spec["training"]["gpu_memory_gib"] = 1e300
+    world.record.add_run(replace(known, run="huge", spec=json.dumps(spec), submitted_at=0.0))
+    scheduled(2)
+    await active(world, "huge", "run")
 
 
 async def test_those_in_progress_come_first_and_then_the_oldest(world, scheduled, outcomes):
