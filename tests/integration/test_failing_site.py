@@ -103,7 +103,7 @@ def test_a_site_that_fails_in_every_round_is_seen_everywhere(federation):
         assert (node.declined, MISSING in node.last_reason) == (2, True)
     assert "the whole traceback is in the log of node n0 (covey run logs RUN --node n0)" in watched
     followed = federation.cli("run", "logs", run, "--node", "n0", "--follow", *where)
-    assert '  File "<path>/site_tasks.py", line 15, in train_data' in followed
+    assert '  File "<path>/site_tasks.py", line 17, in train_data' in followed
     for number in (1, 2):
         assert f"round {number}  failure  training failed: task-failed: Task.train_data: {MISSING}" in followed
         assert f"round {number}  node  assignment declined code=task-failed" in followed

@@ -170,7 +170,8 @@ def test_a_demo_that_is_interrupted_leaves_no_process(start, tmp_path, number):
     assert wait_until(lambda: child.poll() is not None or len(start.left()) == DEMO_PROCESSES, 100)
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == INTERRUPTED, err
+    # The second one: a Python that was interrupted in `exec` of a text (an import makes dataclasses so) ends with it.
+    assert child.returncode in (INTERRUPTED, -signal.SIGINT), err
     assert err.endswith("interrupted\n")
     assert start.left() == []
 
