@@ -17,8 +17,8 @@ from covey.storage.files.spool import obstruction
 R = TypeVar("R")
 RETRY_S = 1.0
 SAY_EVERY_S = 30.0
-CURRENT_S = 3.0
-"""So long after a node's update met one it is shown: the node offers it again more often."""
+CURRENT_S = 15.0
+"""So long after a node's update met one it is shown, unless one came through: tries come more often."""
 log = structlog.get_logger(room="coordinator")
 
 
@@ -47,6 +47,10 @@ class Obstacle:
         if isinstance(error, Obstructed | StoreUnavailable):
             self._text, self._met_at = str(error), self._clock()
             self._say(error)
+
+    def over(self) -> None:
+        """A node's update came through: what one met before is not in the way any more."""
+        self._met_at = -math.inf
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:

@@ -263,6 +263,7 @@ class Offers:
         finally:
             if self._offers.get(offer.key) is offer:
                 self._drop(offer)
+        self._services.store.obstacle.over()
         self._uploads.succeeded(offer.holder)
         faults.reach("update-recorded")
         offer.run.progress.received(offer.node, sum(map(len, data.values())))

@@ -190,7 +190,8 @@ def floods(nodes: GossipNodes, eve: HostilePeer) -> None:
 
 def is_out(eve: HostilePeer) -> None:
     """The notice comes before the refusal, whichever life it says to be; told again and again, it is nothing new."""
-    link, notice = eve.answered("eviction")
+    link, _ = eve.answered("eviction")  # in words that older peers know, too
+    notice = link.take("eviction")
     assert "is evicted for good: " in link.ended().details()
     for life in (2, 1 << 31):
         link, again = eve.answered("eviction", incarnation=life, minted=0)

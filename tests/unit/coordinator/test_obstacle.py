@@ -81,3 +81,6 @@ def test_what_others_met_is_shown_for_a_while_and_said_once_in_a_while():
     assert obstacle.text == "gone"
     now[0] += CURRENT_S
     assert obstacle.text == ""
+    obstacle.met(StoreUnavailable("gone"))
+    obstacle.over()
+    assert obstacle.text == ""

@@ -253,5 +253,5 @@ async def test_who_waits_is_looked_at_again_when_a_run_is_stopped_or_a_node_shut
 
 
 async def test_a_study_is_asked_for_no_more_nodes_than_it_has(called):
-    with pytest.raises(Refused, match="the study 'brain' has 1 nodes"):
+    with pytest.raises(Refused, match="the study 'brain' has 1 node:"):
         await called("bob", "SubmitRun", spec_toml=text_of("brain", "new", nodes=2))
