@@ -247,12 +247,13 @@ def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for
     tmp_path: Path, postgres_server: Any, postgres_database: str
 ) -> None:
     """The coordinator's record is in PostgreSQL, and a node waits at a relay for its peers."""
+    steps = 120  # more than the nodes make while the database ends
     with ExitStack() as stack:
         federation = stack.enter_context(Federation(tmp_path, nodes=3, store_url=postgres_database))
         federation.start_coordinator()
         federation.join()
         addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
-        run = federation.submit(SPEC.format(steps=50, nodes=3))
+        run = federation.submit(SPEC.format(steps=steps, nodes=3))
         until_step(federation, run, 0, 3)
         workers = [pid for name, pid in federation.worker_pids.items() if name in federation.names]
         with database_away(postgres_server):
@@ -273,16 +274,16 @@ def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for
         federation.kill_node(1)
         federation.start_node(1, options=["--peer-listen", addresses[1]])
         for index in range(3):  # to the end: nobody waits for the coordinator
-            until_step(federation, run, index, 50)
+            until_step(federation, run, index, steps)
         federation.start_coordinator()
         ended = federation.wait(run, timeout_s=100)
         assert (ended["state"], ended["reason"]) == ("completed", "")
         mass = audited(federation, run)
         assert (mass["exact"], mass["live"], mass["findings"]) == (True, 3 * ONE, [])
-        check_views(federation, run, 50)
+        check_views(federation, run, steps)
         for name in federation.names:
             # the last row is the end, after all steps
-            assert sorted(set(told_steps(postgres_database, run, name))) == list(range(51))
+            assert sorted(set(told_steps(postgres_database, run, name))) == list(range(steps + 1))
 
 
 def test_an_evicted_node_is_out_a_late_one_has_its_part_one_moves_and_a_run_can_be_stopped(tmp_path: Path) -> None:
