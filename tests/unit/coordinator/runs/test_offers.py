@@ -117,6 +117,20 @@ async def test_a_refusal_says_nothing_of_this_machines_folders_and_the_log_does(
     assert any("/srv/covey/files" in str(line.get("error")) for line in logs)
 
 
+async def test_what_an_update_met_is_shown_until_one_comes_through(world, opened, monkeypatch):
+    assignment = (await opened("run"))["run"]["ada"]
+
+    def fail(*_):
+        raise DiskFull("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.files, "put", fail)
+        await world.offers.offer("ada", world.update_of("ada", assignment))
+    assert world.offers._services.store.obstacle.text == "no room"
+    await world.offers.offer("ada", world.update_of("ada", assignment))
+    assert world.offers._services.store.obstacle.text == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
