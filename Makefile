@@ -39,7 +39,7 @@ chaos: setup
 STORMS ?= 60
 
 storms: setup
-	COVEY_STORMS=$(STORMS) $(BIN)/python -m pytest --timeout 0 -q tests/unit/gossip -k "storm or t5"
+	COVEY_STORMS=$(STORMS) $(BIN)/python -m pytest --timeout 0 -q tests/unit/gossip -k "storm or t5 or t7"
 
 # A federation in containers: needs Docker with Compose v2, and nothing else.
 testbed:
