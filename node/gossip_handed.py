@@ -1,4 +1,4 @@
-"""A gossip run that a coordinator has handed out: what a node knows of it, and what the coordinator of the node's part."""
+"""A gossip run that a coordinator has handed out: what a node knows of it, and what the coordinator has of its part."""
 
 from __future__ import annotations
 
