@@ -119,6 +119,7 @@ GOSSIP_PART_FIELDS = (
     "trained_s",
     "blocked_s",
     "model_sha256",
+    "filters",
     "received_at",
 )
 GOSSIP_MASS_FIELDS = ("live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs")
