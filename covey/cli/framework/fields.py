@@ -122,6 +122,17 @@ GOSSIP_PART_FIELDS = (
     "filters",
     "received_at",
 )
+CHECKED_FIELDS = (
+    "spec (whole, with its defaults)",
+    "notes",
+    "waits_for",
+    "exchange",
+    "privacy",
+    "model_bytes",
+    "nodes (a list: node, is_connected, refusal, remark)",
+    "nodes_count",
+    "ready",
+)
 GOSSIP_MASS_FIELDS = ("live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs")
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
 PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds", "since", "bytes_received", "bytes_sent")
