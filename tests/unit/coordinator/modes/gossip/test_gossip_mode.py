@@ -13,6 +13,7 @@ from covey.coordinator.modes.gossip import events as ev
 from covey.coordinator.modes.gossip.mode import EVICTED
 from covey.coordinator.modes.gossip.replay import refuse_replay
 from covey.coordinator.modes.gossip.statements import Statements
+from covey.coordinator.modes.registry import room_of
 from covey.coordinator.nodes.gossip import peer_address, take_statement
 from covey.errors import IdentityError, SpecError
 from covey.machines import protocol as pr
@@ -218,5 +219,6 @@ async def test_a_further_incarnation_states_something_only_once_the_one_before_i
 
 
 def test_nothing_is_replayed(world: World) -> None:
+    assert room_of("gossip").replay is refuse_replay
     with pytest.raises(SpecError, match="covey run audit run"):
-        refuse_replay(world.record, world.submit(mode=SPEC, count=4), world.folder, None, world.folder)  # type: ignore[arg-type]
+        world.replay(world.folder / "replay", world.submit(mode=SPEC, count=4).run)
