@@ -179,6 +179,6 @@ def print_checked(checked: CheckedRun, as_json: bool) -> None:
         print_json(asdict(checked))
         return
     from covey.cli.views import tables
-    from covey.cli.views.checked_run import checked_run
+    from covey.cli.views.reports import checked_run
 
     tables.show(*checked_run(checked))
