@@ -90,6 +90,8 @@ class Nodes:
         self.connected = set(names)
         self.sent = []
         self.port = 7410
+        self.callers: set[str] = set()
+        """Those that nobody can call."""
         self._more = asyncio.Event()
 
     def nodes(self):
@@ -102,7 +104,8 @@ class Nodes:
         return True
 
     def peer(self, node):
-        return msg.GossipMember(node, f"{node}.example:{self.port}", "aa" * 32) if node in self.connected else None
+        address = "" if node in self.callers else f"{node}.example:{self.port}"
+        return msg.GossipMember(node, address, "aa" * 32) if node in self.connected else None
 
     def send(self, node, message):
         if node not in self.connected:

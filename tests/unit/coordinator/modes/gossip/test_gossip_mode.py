@@ -94,6 +94,20 @@ async def test_who_takes_part_is_handed_out_and_what_nodes_state_is_kept(world: 
     assert sent(world, msg.Cancel) == [msg.Cancel("run", 0, "the run is completed")]
 
 
+async def test_whoever_looks_sees_that_nodes_cannot_reach_each_other_until_they_can(world: World) -> None:
+    world.nodes.callers = {"ada", "bob"}
+    active, task = await begun(world)
+    assert active.awaited.startswith("ada and bob cannot reach each other, for peers can call none of them")
+    assert "--peer-listen HOST:PORT" in active.awaited
+    world.nodes.callers = {"ada"}
+    active.post(pr.NodeJoined("bob", 1.0))  # it was started again
+    while active.awaited:
+        await world.changed(active)
+    await state(world, active, "bob", 1, state="completed", step=4)
+    await state(world, active, "ada", 1, state="completed", step=4)
+    await task
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"federation": "x"}, {"run": "other"}, {"node": "bob"}, {"key": "k"}, {"incarnation": 7}, {"live": "much"}],
