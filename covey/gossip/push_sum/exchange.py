@@ -330,7 +330,7 @@ class Exchange:
         """How many nodes show signs of life, this one and those that are through included."""
         return 1 + sum(peer.is_trusted for peer in self.peers.values())
 
-    def made(self, own: int) -> list[int]:
+    def step_counts(self, own: int) -> list[int]:
         """How many steps this node made, then those of the peers that are there and whose words are not belied."""
         return [own, *self._counts(self.contradictions)]
 

@@ -235,8 +235,8 @@ class PushSum:
 
     def _train(self) -> list[Action]:
         self.phase = "training"
-        scale, made = self.exchange.scale if self._has_mass else 1.0, self.exchange.made(self.step)
-        factor = self.rates.factor(self.policy.correction, made, self._now, scale, self.policy.largest)
+        scale, counts = self.exchange.scale if self._has_mass else 1.0, self.exchange.step_counts(self.step)
+        factor = self.rates.factor(self.policy.correction, counts, self._now, scale, self.policy.largest)
         return [Train(self.step, factor)]
 
     @property

@@ -26,17 +26,17 @@ AT_WORK = 0.5
 """What part of all mass nodes have while they train, where nobody waits: the rest is on its way."""
 
 
-def common(made: Sequence[int], largest: float) -> float:
+def common(counts: Sequence[int], largest: float) -> float:
     """What all steps of all nodes are scaled by, so that those of slow nodes can count for all that they have to: <= 1.
 
     Together nodes have as much mass as there is, so what they can count for is bounded on average, and not for each: a
     slow node among fast ones is given most of it. Who knows the same counts comes to the same.
 
     Args:
-        made: How many steps each of those that are there made, this node included; who made none does not count yet.
+        counts: How many steps each of those that are there made, this node included; who made none does not count yet.
         largest: The largest factor on a step's learning rate; where nodes on average need at most half of it, 1.
     """
-    needs = [min((max(made) + 1) / (steps + 1), SLOWEST) for steps in made if steps]
+    needs = [min((max(counts) + 1) / (steps + 1), SLOWEST) for steps in counts if steps]
     return min(1.0, largest * AT_WORK * len(needs) / sum(needs)) if needs else 1.0
 
 
@@ -59,18 +59,18 @@ class Rates:
         """The node begins, or goes on after a restart: times from before say nothing."""
         self._since = None
 
-    def factor(self, correction: Correction, made: Sequence[int], now: float, scale: float, largest: float) -> float:
+    def factor(self, correction: Correction, counts: Sequence[int], now: float, scale: float, largest: float) -> float:
         """What the learning rate of the next step is multiplied by, for its speed and its mass.
 
         Args:
             correction: The run's.
-            made: How many steps this node made, then how many each of its peers that are there did, as they say.
+            counts: How many steps this node made, then how many each of its peers that are there did, as they say.
             now: The time, in seconds.
             scale: The factor for its mass; 0: it has none.
             largest: The largest factor.
         """
-        step, others = made[0], max(made[1:], default=0)
-        whole = scale * (common(made, largest) if correction != "none" else 1.0)
+        step, others = counts[0], max(counts[1:], default=0)
+        whole = scale * (common(counts, largest) if correction != "none" else 1.0)
         due = self._factor(correction, step, others, now) + self._owed
         if correction == "elapsed":
             due = min(due, max(1.0, max(step + 1, others) - self.counted))

@@ -88,7 +88,7 @@ def test_little_mass_and_a_liar_s_pace_together_scale_a_step_by_no_more_than_the
     actions, scales, moved, due, counted = machine.handle(ev.Begun(0.0)), [], 0.0, 0.0, 0.0
     while machine.phase == "training":
         step, now, exchange = machine.step, float(machine.step), machine.exchange
-        due += (machine.rates.counted - counted) * common(exchange.made(step), policy.largest)
+        due += (machine.rates.counted - counted) * common(exchange.step_counts(step), policy.largest)
         counted = machine.rates.counted
         scales += [action.scale for action in actions if isinstance(action, act.Train)]
         moved += scales[-1] * exchange.kept / exchange.mean
@@ -131,13 +131,13 @@ def test_whose_batches_belie_what_it_said_of_its_steps_counts_for_no_pace() -> N
     machine = PushSum(ME, PushSumPolicy(STEPS, None, correction="asyspa"), (LIAR, BOB), is_met=True)
     machine.handle(said(BOB, 4))
     machine.handle(said(LIAR, 40))
-    assert max(machine.exchange.made(0)) == 41
+    assert max(machine.exchange.step_counts(0)) == 41
     machine.handle(ev.Arrived(BOB, 1, 1, 4, 0.0))  # as a leaver gives in the step that it said
     assert machine.handle(ev.Arrived(LIAR, 1, 1, 5, 0.0))[0] == act.Accept(LIAR, 1)  # its mass is as good as any
     words = "liar said that it gives nothing more of steps up to 40, and gave batch 1 of step 5"
     assert machine.exchange.contradictions == {LIAR: words}
     machine.handle(said(LIAR, 45))
-    assert max(machine.exchange.made(0)) == 5
+    assert max(machine.exchange.step_counts(0)) == 5
     lock_step = PushSum(ME, PushSumPolicy(STEPS), (LIAR, BOB), is_met=True)
     lock_step.handle(said(BOB, STEPS))  # a leaver in lock step, which hands over in whatever step it is
     lock_step.handle(ev.Arrived(BOB, 1, 1, 5, 0.0))
@@ -159,7 +159,7 @@ def test_a_word_binds_whatever_its_number_of_the_newest_batch_says(sequence: int
     machine.handle(ev.Arrived(LIAR, 2, 1, 2, 0.0))
     words = "liar said that it gives nothing more of steps up to 40, and gave batch 2 of step 2"
     assert machine.exchange.contradictions == {LIAR: words}
-    assert max(machine.exchange.made(0)) == 5
+    assert max(machine.exchange.step_counts(0)) == 5
 
 
 def test_who_says_where_it_is_while_a_batch_is_on_its_way_is_not_belied_by_it() -> None:

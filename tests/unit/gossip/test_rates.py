@@ -25,15 +25,15 @@ def test_speeds_within_four_to_one_scale_nothing() -> None:
 
 def test_one_slow_node_among_many_scales_nothing_however_slow_it_is_or_says_it_is() -> None:
     """Fast ones give it their mass, so its steps can count for much."""
-    for made in (0, 1, 10, 62):
-        assert common([1000, made, 1000, 1000, 1000], 8.0) == 1.0
-        assert common([1000, made, *[900] * 6], 8.0) == 1.0
+    for count in (0, 1, 10, 62):
+        assert common([1000, count, 1000, 1000, 1000], 8.0) == 1.0
+        assert common([1000, count, *[900] * 6], 8.0) == 1.0
 
 
 def test_what_nodes_need_on_average_scales_all_alike_and_by_no_less_than_a_quarter() -> None:
-    made = [12_000, 1000, 1000, 1000, 1000, 2000, 3000, 6000]
-    assert common(made, 8.0) == pytest.approx(4 * 8 / (4 * 12 + 6 + 4 + 2 + 1), rel=0.01)
-    assert common(made[::-1], 8.0) == common(made, 8.0)
+    counts = [12_000, 1000, 1000, 1000, 1000, 2000, 3000, 6000]
+    assert common(counts, 8.0) == pytest.approx(4 * 8 / (4 * 12 + 6 + 4 + 2 + 1), rel=0.01)
+    assert common(counts[::-1], 8.0) == common(counts, 8.0)
     assert common([16_000, 1000, 1000], 8.0) == pytest.approx(4 / 11, rel=0.01)
     assert common([2**31, *[1] * 20], 8.0) == pytest.approx(0.25, rel=0.2)
     assert common([2**31, *[1] * 2000], 8.0) > 0.25
@@ -89,11 +89,11 @@ def test_who_joins_counts_as_if_it_had_been_there_from_the_beginning() -> None:
     for peer in PEERS:
         machine.handle(said(peer, 299))
     assert trained(machine.handle(ev.Begun(0.0))) == [1.0]
-    assert machine.exchange.made(machine.step) == [300] * 4
+    assert machine.exchange.step_counts(machine.step) == [300] * 4
     there = PushSum(ME, PushSumPolicy(STEPS, None, correction="elapsed"), [*PEERS, Incarnation("late", 2)], is_met=True)
     for peer in PEERS:
         there.handle(said(peer, 299))
-    assert common(there.exchange.made(300), 8.0) == 1.0  # it is there, and begins
+    assert common(there.exchange.step_counts(300), 8.0) == 1.0  # it is there, and begins
 
 
 def test_steps_count_in_those_of_the_furthest_whatever_all_are_scaled_by() -> None:
