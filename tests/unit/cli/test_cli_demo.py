@@ -69,6 +69,7 @@ def ask(data_dir, *arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.timeout(300)
 def test_a_demo_leaves_a_record_and_what_it_prints_at_its_end_works_as_printed(start, tmp_path):
     child = start("demo", "--nodes", 2, "--rounds", 3, "--keep", tmp_path / "my demo")
     out, err = child.communicate(timeout=100)
