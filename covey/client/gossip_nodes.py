@@ -27,7 +27,7 @@ from covey.gossip.protocols.runs import body_of, policy_of, protocol_of
 from covey.gossip.push_sum.exchange import UNANSWERED_S
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Excess, Overdraft, Proof, SignedMass, overdrafts
-from covey.node.gossip.folders import LEAVE, joins_with, newest
+from covey.node.gossip.folders import joins_with, newest
 from covey.node.gossip.ports import Saved
 from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
@@ -39,6 +39,7 @@ from covey.node.gossip.record.proofs import judged, proof_to_json, read_proofs, 
 from covey.node.gossip.record.reader import (
     RunFacts,
     machine_of,
+    read_filters,
     read_models,
     read_receipts,
     read_saved,
@@ -91,6 +92,8 @@ class NodeState:
     """Of nodes that gave what cannot be, as they signed it themselves; each was checked when it came."""
     farewells: Sequence[SignedMass] = ()
     """Of nodes that left, as they signed them."""
+    filters: tuple[str, ...] = ()
+    """Of its site, that its newest training has passed, with their versions."""
     now: Now | None = None
     """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
 
@@ -161,6 +164,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             | {step: (_path(folder, model), units) for step, (model, units) in read_models(engine).items()},
             proofs=read_proofs(folder.parent / PROOFS),
             farewells=read_leavers(folder.parent / LEAVERS),
+            filters=read_filters(engine),
             now=_now(folder),
         )
 
@@ -200,13 +204,6 @@ def _now(folder: Path) -> Now | None:
 
 def _path(folder: Path, model: Artifact) -> Path:
     return folder / "files" / "artifacts" / model.digest
-
-
-def ask_to_leave(data_dir: Path, run: str | None = None) -> Path:
-    """Ask a node to hand all its mass over and leave; a running node sees it within a second or two."""
-    path = newest(data_dir, run) / LEAVE
-    path.touch()
-    return path
 
 
 def silent_receivers(node: NodeState) -> list[Incarnation]:

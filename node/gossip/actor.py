@@ -361,7 +361,8 @@ class GossipActor(Receiver):
         executor = self.executor
         hours, sha256 = executor.hours, self._labour.sha256_of(executor.model)
         drill = {"drill": 1.0} if self._world.attack is not None else {}  # on record, so that nobody forgets it
-        return StepFacts(hours.trained_s, hours.blocked_s, sha256, {**self._labour.metrics, **drill})
+        metrics = {**self._labour.metrics, **drill}
+        return StepFacts(hours.trained_s, hours.blocked_s, sha256, metrics, self._labour.filters)
 
     def _obstructed(self, error: StoreError | None) -> None:
         if error is None:
