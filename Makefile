@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/covey demo
 
-# The files of tests in their order, each by one of these processes: real daemons wait for each other a good deal.
-TEST_PROCESSES ?= 3
+# The files of tests in their order, each by one of these processes, twice as many as cores: daemons wait for each other a good deal.
+TEST_PROCESSES ?= 4
 
 test: setup
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/testbed

@@ -53,7 +53,7 @@ from covey.storage.files.data_lock import held
 from covey.storage.record.contract import EventRecord, Role
 from covey.storage.sql.engine import database_url, sqlite_path
 from covey.storage.sql.store import SqlStore, open_store
-from covey.telemetry import configure_logging
+from covey.telemetry import cannot_run, configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import Peer, renewing_credentials
 from covey.wire.channels import listen as listen_on
@@ -77,8 +77,7 @@ def run_coordinator(config: CoordinatorConfig) -> int:
         with held(config.data_dir, "coordinator"):
             return asyncio.run(_main(config))
     except CoveyError as error:
-        log.error("the coordinator cannot run", code=error.code, error=str(error))
-        return 1
+        return cannot_run(log, "the coordinator", error)
 
 
 async def _main(config: CoordinatorConfig) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from operator import itemgetter
 from typing import TypeVar
 
 import structlog
@@ -18,12 +19,12 @@ R = TypeVar("R")
 RETRY_S = 1.0
 SAY_EVERY_S = 30.0
 CURRENT_S = 15.0
-"""So long after a node's update met one it is shown, unless one came through: tries come more often."""
+"""So long after a node's update met one it is shown, unless one of its run came through: tries come more often."""
 log = structlog.get_logger(room="coordinator")
 
 
 class Obstacle:
-    """The newest of them, and the way past any: a full or read-only disk, too many open files, a database that is away.
+    """What is in a run's way, and the way past: a full or read-only disk, too many open files, a database that is away.
 
     Args:
         clock: Seconds that never jump.
@@ -33,32 +34,37 @@ class Obstacle:
         self._clock = clock
         self._waiting: dict[object, str] = {}
         """What waits now, and for what."""
-        self._text, self._met_at = "", -math.inf
+        self._met: dict[str, tuple[str, float]] = {}
+        """What the newest update of a run met, and when; of "": one that was not known to be of any."""
         self._said, self._said_at = "", -math.inf
 
-    @property
-    def text(self) -> str:
-        """What is in the way now, in words; empty: nothing."""
-        recent = self._text if self._clock() - self._met_at < CURRENT_S else ""
-        return next(reversed(self._waiting.values()), recent)
+    def text(self, run: str) -> str:
+        """What is in the way of a run now, or of anything that waits here, in words; empty: nothing."""
+        if self._waiting:
+            return next(reversed(self._waiting.values()))
+        text, at = max((self._met.get(key, ("", -math.inf)) for key in ("", run)), key=itemgetter(1))
+        return text if self._clock() - at < CURRENT_S else ""
 
-    def met(self, error: CoveyError) -> None:
-        """Something could not be done, and a node will try again: an obstacle is shown for a while."""
+    def met(self, error: CoveyError, run: str = "") -> None:
+        """A node's update of a run could not be taken, and will come again: what it met is shown there for a while."""
         if isinstance(error, Obstructed | StoreUnavailable):
-            self._text, self._met_at = str(error), self._clock()
+            now = self._clock()
+            self._met = {other: met for other, met in self._met.items() if met[1] > now - CURRENT_S}
+            self._met[run] = str(error), now
             self._say(error)
 
-    def over(self) -> None:
-        """A node's update came through: what one met before is not in the way any more."""
-        self._met_at = -math.inf
+    def over(self, run: str) -> None:
+        """A node's update of a run came through: what one met there before is not in the way any more."""
+        self._met.pop("", None)
+        self._met.pop(run, None)
 
     @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """The same, of what a block raises."""
+    def noted(self, run: str) -> Iterator[None]:
+        """As `met`, of what a block raises."""
         try:
             yield
         except CoveyError as error:
-            self.met(error)
+            self.met(error, run)
             raise
 
     def _say(self, error: StoreError) -> None:

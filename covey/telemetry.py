@@ -14,6 +14,8 @@ from covey.texts import printable
 if TYPE_CHECKING:
     import structlog
 
+    from covey.errors import CoveyError
+
 LogFormat = Literal["console", "json"]
 
 
@@ -118,3 +120,9 @@ def configure_logging(log_format: LogFormat = "console", level: str = "info") ->
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
     )
+
+
+def cannot_run(log: structlog.typing.FilteringBoundLogger, daemon: str, error: CoveyError) -> int:
+    """Say why a daemon ("the node") cannot run, or go on; the exit code of its process."""
+    log.error(f"{daemon} cannot run", code=error.code, error=str(error))
+    return 1

@@ -36,7 +36,7 @@ from covey.node.site_log.site_log import SiteLog, log_name
 from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.data_lock import held
-from covey.telemetry import configure_logging, heard_by
+from covey.telemetry import cannot_run, configure_logging, heard_by
 from covey.wire.identities.identity import Identity
 from covey.wire.listeners.connections import allow_files
 from covey.wire.listeners.metrics_server import scrapable
@@ -58,19 +58,14 @@ def run_node(config: NodeConfig) -> int:
         with held(config.data_dir, "node"), LocalLog(config.data_dir) as local, heard_by(local.heard):
             return _run(config, local)
     except CoveyError as error:  # another daemon is at work here, whose log it is
-        return _cannot_run(error)
+        return cannot_run(log, "the node", error)
 
 
 def _run(config: NodeConfig, local: LocalLog) -> int:
     try:
         return asyncio.run(_main(config, local))
     except CoveyError as error:
-        return _cannot_run(error)
-
-
-def _cannot_run(error: CoveyError) -> int:
-    log.error("the node cannot run", code=error.code, error=str(error))
-    return 1
+        return cannot_run(log, "the node", error)
 
 
 async def _main(config: NodeConfig, local: LocalLog) -> int:

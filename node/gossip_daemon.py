@@ -25,7 +25,7 @@ from covey.node.site_log.local_log import LocalLog
 from covey.signals import told_by_signals
 from covey.spec import GossipSpec
 from covey.storage.files.data_lock import held
-from covey.telemetry import configure_logging, heard_by
+from covey.telemetry import cannot_run, configure_logging, heard_by
 from covey.wire.identities.identity import Identity
 from covey.wire.listeners.connections import allow_files
 from covey.wire.listeners.metrics_server import scrapable
@@ -70,7 +70,7 @@ def run_gossip_node(config: GossipConfig) -> int:
         with held(config.node.data_dir, "node"):
             return _run(config)
     except CoveyError as error:  # another daemon is at work here, whose log it is
-        return _cannot_run(error)
+        return cannot_run(log, "the node", error)
 
 
 def _run(config: GossipConfig) -> int:
@@ -80,12 +80,7 @@ def _run(config: GossipConfig) -> int:
         try:
             return asyncio.run(_main(config, local))
         except CoveyError as error:
-            return _cannot_run(error)
-
-
-def _cannot_run(error: CoveyError) -> int:
-    log.error("the node cannot run", code=error.code, error=str(error))
-    return 1
+            return cannot_run(log, "the node", error)
 
 
 async def _main(config: GossipConfig, local: LocalLog) -> int:

@@ -18,7 +18,7 @@ import structlog
 from covey.artifact import Artifact
 from covey.coordinator.admin.access.callers import Caller
 from covey.coordinator.admin.access.own_study import in_own_study, require_free_name, require_own_study
-from covey.coordinator.runs.first_model import FirstModelServices, add_run
+from covey.coordinator.runs.first_model import FirstModelServices, add_run, require_bounds
 from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.offers import STALL_S
 from covey.coordinator.runs.ports import Worker
@@ -28,7 +28,7 @@ from covey.coordinator.studies import Studies
 from covey.driver.background import Background
 from covey.errors import DiskFull, SpecError
 from covey.protos import admin_pb2 as pb
-from covey.spec import RunSpec, above_bounds, parse_json, parse_toml, written_in
+from covey.spec import RunSpec, parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.transfers.streams import receive
@@ -40,6 +40,8 @@ MAX_SPEC_BYTES = 1 << 20
 MOST_TIMES, MORE_BYTES = 4, 16 << 20
 """A file with a model has tied weights under all names, and a header of its own: so many times a version's size, and
 so much more, may come."""
+KEPT_BOUND = "run {} has it on record; of [data], [training] and [evaluation] nodes of this version compute no more"
+"""Of a key above its bound, as a run that is continued has it."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,8 @@ class Submissions:
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         given, parse = (request.spec_json, parse_json) if request.spec_json else (request.spec_toml, parse_toml)
-        parsed = parse(given, later=True)
-        if wrong := list(above_bounds(parsed)):
-            raise SpecError("; ".join(wrong))
-        spec = await env.store.call(in_own_study, self._store, env.studies, parsed, caller)
+        spec = await env.store.call(in_own_study, self._store, env.studies, parse(given, later=True), caller)
+        above = await env.store.call(require_bounds, self._store, spec)
         env.studies.require_enough(spec.study, spec.min_nodes)
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._turn:
@@ -135,7 +135,8 @@ class Submissions:
             if model.size_bytes > (free := env.files.free_bytes()):
                 raise DiskFull(f"the model has {model.size_bytes} bytes, and {free} are free on the coordinator")
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", env.now())
-        notes = "; ".join(filter(None, (told, *description.notes)))
+        kept = [f"{line}: {KEPT_BOUND.format(spec.model.run[0])}" for line in above]
+        notes = "; ".join(filter(None, (told, *kept, *description.notes)))
         noted = description.noted() | ({MODEL_BYTES: description.model_bytes} if description.model_bytes else {})
         return Submission(caller, spec, record, noted, notes)
 

@@ -104,7 +104,7 @@ class ActiveRun:
     @property
     def awaited(self) -> str:
         """What is in the way of the run now, or who of those that it waits for is away, in words; empty: nothing."""
-        if obstacle := self.services.store.obstacle.text:
+        if obstacle := self.services.store.obstacle.text(self.run.run):
             return f"waiting: {obstacle}"
         stuck = [f"{node} waits: {now.waits_for}" for node, now in sorted(self.progress.nodes.items()) if now.waits_for]
         return "; ".join([*stuck, *filter(None, [self._awaited])])

@@ -15,7 +15,7 @@ from covey import faults
 from covey.coordinator.runs.ports import Files, Record, Worker
 from covey.errors import Conflict, CoveyError, NotFound, SpecError
 from covey.parts import FIRST, slot
-from covey.spec import ModelSection, RunSpec, parse_json
+from covey.spec import ModelSection, RunSpec, above_bounds, parse_json
 from covey.spec.modes import mode_named
 from covey.storage.record.contract import PartRecord, RunRecord, Store, VersionRecord
 from covey.storage.record.versions import best_version, no_longer_kept
@@ -58,6 +58,27 @@ class _Source:
     path: Path
     digest: str = ""
     parent: str = ""
+
+
+def require_bounds(store: Store, spec: RunSpec) -> tuple[str, ...]:
+    """Refuse what is above its bound, but for what the run with whose model it begins has on record. Blocking.
+
+    Args:
+        store: The record.
+        spec: A specification that is new.
+
+    Returns:
+        What it may have above a bound, as that run has it.
+
+    Raises:
+        SpecError: Each key, with its bound.
+        NotFound: There is no such run.
+    """
+    above, (name, _) = list(above_bounds(spec)), spec.model.run
+    known = set(above_bounds(parse_json(store.run(name).spec))) if above and name else set[str]()
+    if wrong := [line for line in above if line not in known]:
+        raise SpecError("; ".join(wrong))
+    return tuple(above)
 
 
 async def add_run(

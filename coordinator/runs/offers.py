@@ -109,6 +109,7 @@ class Offers:
     async def offer(self, node: str, message: msg.UpdateOffer) -> None:
         """Take an offer: answers with a receipt (already here), a grant (now or later) or a refusal."""
         digest = hashlib.sha256(message.statement).hexdigest()
+        offer = None
         try:
             offer = await self._check(node, digest, message)
             if offer is not None:
@@ -124,7 +125,7 @@ class Offers:
             self._refuse(node, digest, error.code, public_text(error))
             await self._reject(node, message, error)
         except CoveyError as error:
-            self._services.store.obstacle.met(error)
+            self._services.store.obstacle.met(error, "" if offer is None else offer.statement.run)
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, public_text(error))
 
@@ -230,7 +231,7 @@ class Offers:
     async def _receive_part(
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]
     ) -> None:
-        with self._services.store.obstacle.noted():
+        with self._services.store.obstacle.noted(offer.statement.run):
             spool = await asyncio.to_thread(self._services.files.begin, artifact)
         self.unfinished.begun(artifact.digest, offer.run, offer.node, offer.statement.round)
 
@@ -263,7 +264,7 @@ class Offers:
         finally:
             if self._offers.get(offer.key) is offer:
                 self._drop(offer)
-        self._services.store.obstacle.over()
+        self._services.store.obstacle.over(statement.run)
         self._uploads.succeeded(offer.holder)
         faults.reach("update-recorded")
         offer.run.progress.received(offer.node, sum(map(len, data.values())))

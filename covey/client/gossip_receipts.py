@@ -16,9 +16,9 @@ from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.proofs import judged, proof_from_json, signed_from_json
 from covey.node.operator.config import IDENTITY_FOLDER
 from covey.texts import read_pem
+from covey.wire.certified import opened
 from covey.wire.identities.leaver_statement import LeaverStatement
-from covey.wire.leavers import opened_leaver
-from covey.wire.mass_receipts import GAVE, HAD, opened
+from covey.wire.mass_receipts import GAVE, HAD, LEFT
 
 
 def receipt_to_json(kept: Kept) -> dict[str, str]:
@@ -43,13 +43,13 @@ def checked_receipts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes
     for account in accounts:
         for receipt in account.get("receipts", ()):
             try:
-                signed, domain = _signed(receipt), GAVE if receipt["way"] == "in" else HAD
-                statement = opened(signed, domain, str(account.get("run")), authority_pem)
+                signed, kind = _signed(receipt), GAVE if receipt["way"] == "in" else HAD
+                statement = opened(signed, kind, authority_pem, str(account.get("run")))
             except (KeyError, TypeError, ValueError, IdentityError, LimitExceeded) as error:
                 findings.append(f"the account of {account.get('node')} has a receipt that does not count: {error}")
                 continue
-            if domain == GAVE:
-                given.append(statement)
+            if kind is GAVE:
+                given.append(statement.receipt)
     return given, findings
 
 
@@ -65,7 +65,7 @@ def checked_proofs(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes) 
     run = next((str(account.get("run")) for account in accounts), "")  # of all of them
 
     def open_given(signed: SignedMass) -> Receipt:
-        return opened(signed, GAVE, run, authority_pem)
+        return opened(signed, GAVE, authority_pem, run).receipt
 
     for account in accounts:
         for proof in account.get("proofs", ()):
@@ -94,7 +94,7 @@ def checked_farewells(
         for farewell in account.get("farewells", ()):
             try:
                 signed = signed_from_json(farewell)
-                statement = opened_leaver(signed, str(account.get("run")), authority_pem)
+                statement = opened(signed, LEFT, authority_pem, str(account.get("run")))
             except (KeyError, TypeError, ValueError, IdentityError, LimitExceeded) as error:
                 findings.append(f"the account of {account.get('node')} has a farewell that does not count: {error}")
                 continue

@@ -139,6 +139,7 @@ class Task(Pluggable):
     Class attributes:
         own_fit: Whether it has a `fit` of its own; then nobody can ask it for one gradient. Set with the method.
         has_keys: Whether it names the owner of each example (`keys`). Set with the method.
+        has_eval_data: Whether nodes can have examples for evaluation (`eval_data`). Set with the method.
         own_collate: Whether it makes batches of examples itself (`collate`). Set with the method.
         has_views: Whether it can change examples at random (`view`). Set with the method.
         stays: Patterns (as of `[exchange] local`) of tensors that never leave a node, whatever a run shares.
@@ -147,12 +148,14 @@ class Task(Pluggable):
     declares: ClassVar[Mapping[str, str]] = {
         "fit": "own_fit",
         "keys": "has_keys",
+        "eval_data": "has_eval_data",
         "collate": "own_collate",
         "view": "has_views",
     }
     own_collate: ClassVar[bool] = False
     own_fit: ClassVar[bool] = False
     has_keys: ClassVar[bool] = False
+    has_eval_data: ClassVar[bool] = False
     has_views: ClassVar[bool] = False
     stays: ClassVar[tuple[str, ...]] = ()
 

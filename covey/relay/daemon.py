@@ -12,7 +12,7 @@ from cryptography import x509
 from covey.errors import CoveyError, IdentityError
 from covey.relay.server import RelayServer
 from covey.signals import told_by_signals
-from covey.telemetry import LogFormat, configure_logging
+from covey.telemetry import LogFormat, cannot_run, configure_logging
 from covey.texts import read_pem
 from covey.wire.addresses import host_and_port
 from covey.wire.announcement import announce, withdraw
@@ -44,8 +44,7 @@ def run_relay(config: RelayConfig) -> int:
     try:
         return asyncio.run(_serve(config))
     except CoveyError as error:
-        log.error("the relay cannot run", code=error.code, error=str(error))
-        return 1
+        return cannot_run(log, "the relay", error)
 
 
 async def _serve(config: RelayConfig) -> int:

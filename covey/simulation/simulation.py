@@ -17,6 +17,7 @@ from covey.coordinator.config import CoordinatorConfig
 from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import open_keys
 from covey.coordinator.nodes.members import Members
+from covey.coordinator.runs.first_model import require_bounds
 from covey.coordinator.store_thread import StoreThread
 from covey.simulation.data_dir import open_relaxed, prepared_folder, remove_scratch
 from covey.simulation.federation import VirtualFederation
@@ -61,10 +62,14 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew 
         env = await _environment(plan, folder, workers, stack)
         federation = VirtualFederation(plan, env, attacks, workers.pool)
         stack.push_async_callback(federation.close)
+        if not plan.resumed:
+            await env.store.call(require_bounds, env.store.store, plan.spec)
         text = plan.spec.to_json()
         job = DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True, written=plan.written)
         description = await env.worker.do(DESCRIBE, job)
         require_enough(plan, description)
+        if crew is None:
+            await workers.pool.start()  # not before: what is refused costs one process, whoever else would train
         plan.begins(plan)
         for note in description.notes:
             plan.told(note)
@@ -81,7 +86,7 @@ async def _own_crew(plan: Plan, folder: Path, stack: AsyncExitStack) -> Crew:
     count = plan.processes or len(os.sched_getaffinity(0))
     crew = Crew(folder, count, device=plan.device, training=training)
     stack.push_async_callback(crew.stop)
-    await crew.start()
+    await crew.coordinator.start()
     return crew
 
 

@@ -37,7 +37,7 @@ class Most:
 
 
 def above_bounds(model: BaseModel, at: str = "") -> Iterator[str]:
-    """What in a specification, or in a section of it, is above its bound: each key, with what it may be.
+    """What in a specification, or in a section of it, is above its bound: each key, with bound and value.
 
     Args:
         model: The specification, or the section.

@@ -28,7 +28,8 @@ def parse_toml(text: str, *, later: bool = False) -> RunSpec:
     Args:
         text: In TOML.
         later: Accept values that rule each other out, and keys that the mode does not read: the coordinator's worker
-            refuses them, with all else that cannot work.
+            refuses them, with all else that cannot work. So does whoever has the record refuse what is above its bound
+            in a run that begins with another one's model: the other one may have it, too.
 
     Raises:
         SpecError: Not TOML, or a key is unknown, missing or has a wrong value; the message says which and why.
@@ -116,9 +117,16 @@ def _model_of(data: Mapping[str, Any]) -> type[RunSpec]:
 def _validated(data: Mapping[str, Any], *, later: bool) -> RunSpec:
     model = _model_of(data)
     try:
-        return model.model_validate(data, context=LATER if later else None)
+        return model.model_validate(data, context=_context(data) if later else None)
     except ValidationError as error:
         raise SpecError(explain(error, model)) from error
+
+
+def _context(data: Mapping[str, Any]) -> Mapping[str, str]:
+    section = data.get("model")
+    initial = section.get("initial") if isinstance(section, Mapping) else None
+    goes_on = isinstance(initial, str) and initial.startswith("run:")
+    return {**LATER, **ON_RECORD} if goes_on else LATER
 
 
 def parse_json(text: str | bytes, *, later: bool = False) -> RunSpec:

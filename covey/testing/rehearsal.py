@@ -77,16 +77,18 @@ def rehearse(spec: RunSpec, folder: Path, paths: Mapping[str, str]) -> Iterator[
 
     for where in ("node", "central"):
         job = EvaluateJob("run", text, rounds.model, where, paths, {}, True, rounds.layout.to_json())
-        yield _evaluation(where, evaluate(job, host).metrics)
+        is_needed = where == "node" and (spec.evaluation.only or spec.evaluation.where == "nodes")
+        yield _evaluation(where, evaluate(job, host).metrics, is_needed=is_needed)
 
 
-def _evaluation(where: str, metrics: Metrics) -> Finding:
+def _evaluation(where: str, metrics: Metrics, *, is_needed: bool) -> Finding:
     what = "evaluation on the node" if where == "node" else "evaluation on the coordinator"
     means = ratios(metrics)
     values = [f"{name} {value:.4g}" for name, value in sorted(counted(means).items()) if not isinstance(value, str)]
     lacking = [f"{name} is missing: {reason}" for name, reason in sorted(missing(means).items())]
     if not values and not lacking:
-        return Finding(what, True, "none: the task has no such data")
+        asked = ", and the run asks nodes to evaluate ([evaluation])" if is_needed else ""
+        return Finding(what, not is_needed, f"none: the task has no such data{asked}")
     return Finding(what, not lacking, "; ".join([*values, *lacking]))
 
 

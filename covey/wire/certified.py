@@ -6,7 +6,10 @@ with the certificate of the key that made the signature.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Generic, Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -15,7 +18,85 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from covey.errors import IdentityError
 from covey.wire.channels import Peer, certified_peer
-from covey.wire.identities.authority import AuthorityKey
+from covey.wire.identities.authority import AuthorityKey, federation_of
+
+
+class Certified(Protocol):
+    """A statement's exact bytes, a signature over them, and the certificate (DER) of the key that made it."""
+
+    # ruff: noqa: D102
+
+    @property
+    def statement(self) -> bytes: ...
+    @property
+    def signature(self) -> bytes: ...
+    @property
+    def certificate(self) -> bytes: ...
+
+
+class Statement(Protocol):
+    """What a statement of any kind says: of which federation and run it is."""
+
+    @property
+    def federation(self) -> str: ...
+    @property
+    def run(self) -> str: ...
+
+
+S = TypeVar("S", bound=Statement)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[S]):
+    """One kind of what is signed.
+
+    Attributes:
+        what: It, for people.
+        domain: What is signed begins with it, so that no signature stands for another kind.
+        max_bytes: Of a statement, its signature and a certificate together.
+        read: Reads a statement from anybody; IdentityError, LimitExceeded: it is none, or too long.
+        signer: The certificate, if it is one of who has to sign this statement, from: the statement, the certificate
+            that came along (DER), the authority's (PEM). IdentityError: it is not.
+    """
+
+    what: str
+    domain: bytes
+    max_bytes: int
+    read: Callable[[bytes], S]
+    signer: Callable[[S, bytes, bytes], x509.Certificate]
+
+
+def opened(signed: Certified, kind: Kind[S], authority_pem: bytes, run: str | None) -> S:
+    """What a signed statement from anybody says, once all about it was checked.
+
+    Args:
+        signed: It.
+        kind: Which kind it must be of.
+        authority_pem: Whose federation it must be of.
+        run: Of which run it must be; None: the caller looks.
+
+    Raises:
+        IdentityError: It does not count; the text says why.
+        LimitExceeded: It is too long.
+    """
+    if sum(map(len, (signed.statement, signed.signature, signed.certificate))) > kind.max_bytes:
+        raise IdentityError(f"{kind.what} is longer than any that could be right")
+    statement = kind.read(signed.statement)
+    if statement.federation != federation_of(x509.load_pem_x509_certificate(authority_pem)):
+        raise IdentityError(f"{kind.what} is of another federation")
+    if run is not None and statement.run != run:
+        raise IdentityError(f"{kind.what} is of another run")
+    certificate = kind.signer(statement, signed.certificate, authority_pem)
+    verify(certificate, kind.domain + signed.statement, signed.signature)
+    return statement
+
+
+def of_node(node: str, shown: bytes, authority_pem: bytes) -> x509.Certificate:
+    """A certificate (DER) from anybody, if it is this node's. Raises IdentityError."""
+    certificate, peer = issued(shown, authority_pem)
+    if (peer.name, peer.role) != (node, "node"):
+        raise IdentityError(f"it is signed by {peer.role} {peer.name!r}, and node {node!r} has to")
+    return certificate
 
 
 def certified_key(key_pem: bytes) -> AuthorityKey:

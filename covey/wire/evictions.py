@@ -15,14 +15,11 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError
-from covey.wire.certified import certified_key, issued, sign, verify
-from covey.wire.identities.authority import Authority, federation_of
+from covey.wire.certified import Kind, certified_key, issued, opened, sign
+from covey.wire.identities.authority import Authority
 from covey.wire.identities.canonical import MAX_COUNT, STRICT, Finite, Text, canonical_json, read_canonical
 
-DOMAIN = b"covey/eviction/1\n"
 MAX_STATEMENT_BYTES = 4096
-MAX_SIGNED_BYTES = 16 << 10
-"""Of a statement, its signature and a certificate together."""
 MAY_EVICT = ("admin", "coordinator")
 ONCE: Literal["eviction/1"] = "eviction/1"
 """An incarnation is out. Its node may come back as the next one, without the mass."""
@@ -86,36 +83,29 @@ def sign_eviction(statement: EvictionStatement, key_pem: bytes, certificate_pem:
     """
     certificate = x509.load_pem_x509_certificate(certificate_pem).public_bytes(serialization.Encoding.DER)
     raw = statement.to_bytes()
-    return SignedNotice(raw, sign(certified_key(key_pem), DOMAIN + raw), certificate)
+    return SignedNotice(raw, sign(certified_key(key_pem), EVICTED.domain + raw), certificate)
 
 
 def sign_as_authority(statement: EvictionStatement, authority: Authority) -> SignedNotice:
     """Sign a notice as the authority itself."""
     raw = statement.to_bytes()
     shown = authority.certificate.public_bytes(serialization.Encoding.DER)
-    return SignedNotice(raw, sign(authority.key, DOMAIN + raw), shown)
+    return SignedNotice(raw, sign(authority.key, EVICTED.domain + raw), shown)
 
 
 def opened_eviction(notice: SignedNotice, authority_pem: bytes) -> EvictionStatement:
-    """What a notice from anybody says, once everything about it was checked.
+    """What a notice from anybody says, once everything about it was checked but the run that it is of.
 
     Raises:
         IdentityError: It is not signed by who may, or not a statement of this federation.
         LimitExceeded: It is too long.
     """
-    if sum(map(len, (notice.statement, notice.signature, notice.certificate))) > MAX_SIGNED_BYTES:
-        raise IdentityError("a notice is longer than any that could be right")
-    statement = EvictionStatement.from_bytes(notice.statement)
-    authority = x509.load_pem_x509_certificate(authority_pem)
-    if statement.federation != federation_of(authority):
-        raise IdentityError("the notice is of another federation")
-    signer = _signer(notice.certificate, authority, authority_pem, statement.at)
-    verify(signer, DOMAIN + notice.statement, notice.signature)
-    return statement
+    return opened(notice, EVICTED, authority_pem, None)
 
 
-def _signer(shown: bytes, authority: x509.Certificate, authority_pem: bytes, at: float) -> x509.Certificate:
+def _signer(statement: EvictionStatement, shown: bytes, authority_pem: bytes) -> x509.Certificate:
     """The certificate of who signed, if it is one that counts."""
+    authority, at = x509.load_pem_x509_certificate(authority_pem), statement.at
     if shown == authority.public_bytes(serialization.Encoding.DER):
         return authority
     certificate, peer = issued(shown, authority_pem)
@@ -127,3 +117,6 @@ def _signer(shown: bytes, authority: x509.Certificate, authority_pem: bytes, at:
     if at > dt.datetime.now(dt.UTC).timestamp() + CLOCKS_S:
         raise IdentityError("the notice is from the future; is this machine's clock right?")
     return certificate
+
+
+EVICTED = Kind("a notice of eviction", b"covey/eviction/1\n", 16 << 10, EvictionStatement.from_bytes, _signer)

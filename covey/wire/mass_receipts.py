@@ -2,34 +2,28 @@
 
 The sender signs what it gave, and the batch's offer brings that along; the receiver signs the same statement when it
 has the batch, and its acknowledgement brings that back. So neither can later deny what it said to the other. Both keep
-what the other one signed.
+what the other one signed. Who leaves signs its whole account, for all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from pydantic import Field, TypeAdapter, with_config
 
-from covey.errors import IdentityError
 from covey.gossip.ledger import Incarnation, Ledger
 from covey.gossip.receipts import Receipt, SignedMass
-from covey.wire.certified import certified_key, issued, sign, verify
+from covey.wire.certified import Kind, certified_key, of_node, opened, sign
 from covey.wire.identities.authority import federation_of
 from covey.wire.identities.canonical import MAX_BYTES, MAX_COUNT, STRICT, Text, canonical_json, read_canonical
 from covey.wire.identities.identity import Identity
+from covey.wire.identities.leaver_statement import MAX_STATEMENT_BYTES as MAX_LEAVER_BYTES
 from covey.wire.identities.leaver_statement import LeaverStatement
-from covey.wire.leavers import LEFT, opened_leaver
 
-GAVE = b"covey/mass-given/1\n"
-HAD = b"covey/mass-had/1\n"
-"""What is signed begins with one of them: the sender's and the receiver's signature cannot stand for each other."""
 MAX_STATEMENT_BYTES = 2048
-MAX_SIGNED_BYTES = 8 << 10
-"""Of a statement, a signature and a certificate together."""
 _Number = Annotated[int, Field(ge=1, lt=MAX_COUNT)]
 
 
@@ -73,6 +67,25 @@ class MassStatement:
 
 
 _MASS = TypeAdapter(MassStatement)
+GAVE = Kind(
+    "what is said of the mass",
+    b"covey/mass-given/1\n",
+    8 << 10,
+    MassStatement.from_bytes,
+    lambda statement, shown, authority_pem: of_node(statement.sender, shown, authority_pem),
+)
+HAD = replace(
+    GAVE,
+    domain=b"covey/mass-had/1\n",
+    signer=lambda statement, shown, authority_pem: of_node(statement.receiver, shown, authority_pem),
+)
+LEFT = Kind(
+    "a farewell",
+    b"covey/left/1\n",
+    MAX_LEAVER_BYTES + (8 << 10),
+    LeaverStatement.from_bytes,
+    lambda statement, shown, authority_pem: of_node(statement.node, shown, authority_pem),
+)
 
 
 class Notary:
@@ -95,52 +108,25 @@ class Notary:
         sender, receiver = receipt.sender, receipt.receiver
         edge = (sender.node, sender.number, receiver.node, receiver.number)
         raw = MassStatement(self._federation, self._run, *edge, receipt.sequence, str(receipt.units)).to_bytes()
-        return SignedMass(raw, sign(self._key, GAVE + raw), self._certificate)
+        return SignedMass(raw, sign(self._key, GAVE.domain + raw), self._certificate)
 
     def sign_had(self, statement: bytes) -> SignedMass:
         """That this node had what a sender's statement says."""
-        return SignedMass(statement, sign(self._key, HAD + statement), self._certificate)
+        return SignedMass(statement, sign(self._key, HAD.domain + statement), self._certificate)
 
     def sign_left(self, me: Incarnation, ledger: Ledger) -> SignedMass:
         """That this node has left, with its account."""
         raw = LeaverStatement.of(self._federation, self._run, me, ledger).to_bytes()
-        return SignedMass(raw, sign(self._key, LEFT + raw), self._certificate)
+        return SignedMass(raw, sign(self._key, LEFT.domain + raw), self._certificate)
 
     def open_left(self, signed: SignedMass) -> LeaverStatement:
-        """What somebody signed who left. Raises as `opened_leaver`."""
-        return opened_leaver(signed, self._run, self._authority_pem)
+        """What somebody signed who left. Raises as `opened`."""
+        return opened(signed, LEFT, self._authority_pem, self._run)
 
     def open_given(self, signed: SignedMass) -> Receipt:
         """What a sender signed. Raises as `opened`."""
-        return opened(signed, GAVE, self._run, self._authority_pem)
+        return opened(signed, GAVE, self._authority_pem, self._run).receipt
 
     def open_had(self, signed: SignedMass) -> Receipt:
         """What a receiver signed. Raises as `opened`."""
-        return opened(signed, HAD, self._run, self._authority_pem)
-
-
-def opened(signed: SignedMass, domain: bytes, run: str, authority_pem: bytes) -> Receipt:
-    """What a signed statement from anybody says, once all about it was checked.
-
-    Args:
-        signed: The statement.
-        domain: `GAVE`: the sender must have signed it; `HAD`: the receiver.
-        run: Of which run it must be.
-        authority_pem: Whose nodes count.
-
-    Raises:
-        IdentityError: It does not count; the text says why.
-        LimitExceeded: It is too long.
-    """
-    if sum(map(len, (signed.statement, signed.signature, signed.certificate))) > MAX_SIGNED_BYTES:
-        raise IdentityError("what is said of the mass is longer than any statement that could be right")
-    statement = MassStatement.from_bytes(signed.statement)
-    if statement.run != run or statement.federation != federation_of(x509.load_pem_x509_certificate(authority_pem)):
-        raise IdentityError("what is said of the mass is of another run or federation")
-    certificate, peer = issued(signed.certificate, authority_pem)
-    receipt = statement.receipt
-    signer = receipt.sender if domain == GAVE else receipt.receiver
-    if (peer.name, peer.role) != (signer.node, "node"):
-        raise IdentityError(f"what is said of the mass is signed by {peer.name!r}, and {signer.node!r} has to")
-    verify(certificate, domain + signed.statement, signed.signature)
-    return receipt
+        return opened(signed, HAD, self._authority_pem, self._run).receipt

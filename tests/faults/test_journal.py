@@ -11,7 +11,7 @@ from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
-ROUNDS = 8
+ROUNDS = 5
 POINTS = [
     "journaled:2",  # a round's update is finished, and not offered yet
     "node-upload-chunk:15",  # two of the next one's twelve chunks were read for sending
@@ -24,7 +24,7 @@ def text_of(name):
 
 
 def test_a_finished_update_is_not_trained_again(tmp_path):
-    with Federation(tmp_path, nodes=2, fork=False) as federation:  # programs as a user starts them
+    with Federation(tmp_path, nodes=2) as federation:
         federation.start()
         undisturbed = federation.wait(federation.submit(text_of("undisturbed")), timeout_s=180)
         run = run_along(federation, text_of("killed"), node=POINTS)

@@ -14,6 +14,8 @@ from covey.client.models.continuing import continuation
 from covey.client.models.evaluating import Wanted, evaluation_of
 from covey.client.models.evaluations import evaluation_in
 from covey.errors import NotFound, SpecError
+from covey.learning.task import NodeData
+from covey.learning.tasks.digits import Digits
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import forked_workers
 from covey.ui.outcomes import outcome_of
@@ -108,12 +110,20 @@ def test_alone_is_what_a_federation_of_one_node_is_also_from_a_model_of_its_own(
         assert record.replay("more-evaluation").ok
 
 
+class Lacking(Digits):
+    """Digits whose nodes find no evaluation data where they look for them."""
+
+    def eval_data(self, data: NodeData) -> None:
+        return None
+
+
 def test_without_evaluation_data_a_node_says_so_and_the_run_fails(folder):
+    lacking = training().replace('name = "digits"\n[task.options]', f'name = "{__name__}:Lacking"\n[task.options]')
     with connect(folder) as record:
-        asked = evaluation_of(record, "digits", Wanted(nodes=("n1",), name="no-data"), training(on_nodes="false"))
+        asked = evaluation_of(record, "digits", Wanted(nodes=("n1",), name="no-data"), lacking)
     with forked_workers():
         run = simulate(asked, NODES, data_dir=folder, processes=1).run
-    why = "gives no evaluation data on this node (Task.eval_data); it does with [task.options] evaluate_on_nodes = true"
+    why = "Lacking' gives no evaluation data on this node (Task.eval_data)"
     assert (run.state, why in run.reason) == ("failed", True)
     shown = CliRunner().invoke(covey, ["run", "evaluation", run.run, "--data-dir", str(folder)])
     assert (shown.exit_code, f"error: run {run.run} failed: {run.reason}" in shown.stderr) == (1, True)
@@ -142,6 +152,7 @@ def test_what_cannot_be_evaluated_so_is_refused(folder, tmp_path):
         file = evaluation_of(record, str(tmp_path / "digits.safetensors"), Wanted(), training(extra=PERSONAL))
         older = evaluation_of(record, "personal@1", Wanted())
         strange = evaluation_of(record, "digits", Wanted(nodes=("n7",)))
+        blind = evaluation_of(record, "digits", Wanted(), training(on_nodes="false"))
     with forked_workers():
         with pytest.raises(SpecError, match=r"model\.initial: 2 tensors .* stay on the nodes.* name the run"):
             simulate(file, NODES, data_dir=folder, processes=1)
@@ -149,6 +160,8 @@ def test_what_cannot_be_evaluated_so_is_refused(folder, tmp_path):
             simulate(older, NODES, data_dir=folder, processes=1)
         with pytest.raises(SpecError, match=r"evaluation\.nodes: n7: no node has this name; there are n0, n1"):
             simulate(strange, NODES, data_dir=folder, processes=1)
+        with pytest.raises(SpecError, match=r"^evaluation\.only: task 'digits' .* evaluate_on_nodes = true$"):
+            simulate(blind, NODES, data_dir=folder, processes=1)
 
 
 def test_daemons_that_are_killed_come_to_the_same_figures(folder, tmp_path):

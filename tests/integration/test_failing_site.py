@@ -186,7 +186,7 @@ def test_rules_of_sites_are_kept_and_their_reasons_are_seen_from_the_centre(fede
     """n0 has filters; n1's hours begin, and n2's end, in a while: by a clock of their own, to the second."""
     for index in range(3):
         federation.stop_node(index)
-    turn = int(time.time()) + 45
+    turn = int(time.time()) + 20
     clock = {"TZ": f"SITE{_offset(43_200 - turn % 86_400)}"}  # there it is noon then
     rules = [
         'outgoing = [{ name = "clip-norm", options = { most = 0.001 } }, { name = "site_tasks:NotSecret" }]',
@@ -218,7 +218,7 @@ def test_rules_of_sites_are_kept_and_their_reasons_are_seen_from_the_centre(fede
     assert _declined(federation, night, 2)["n2"] == "not-now: outside this node's hours (06:00-12:00 local time)"
     federation.admin.stop_run(night)
     federation.stop_node(2)
-    few = federation.submit(_quiet("few", min_nodes=1, count=1, policy="participants = 2"))
+    few = federation.submit(_quiet("few", min_nodes=1, count=1, policy="participants = 2\nrejoin_s = 1"))
     federation.wait(few)
     told = "2 nodes take part; this node's operator wants 3 ([policy] min_participants in node.toml)"
     assert _declined(federation, few, 1)["n1"] == f"not-now: {told}"

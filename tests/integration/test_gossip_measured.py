@@ -26,7 +26,7 @@ steps = 26
 min_nodes = 4
 topology = { name = "measured" }
 """
-NODES, SLOW_BYTES_PER_S = 4, 200_000
+NODES, SLOW_BYTES_PER_S = 4, 500_000
 KILLED, LAST = 8, 22
 """The first node is killed at about this step. From the other one on all go by what it says since it is back: it
 measures its ways anew, in three steps, and says the order four steps ahead."""

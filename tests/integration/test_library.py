@@ -138,7 +138,9 @@ async def test_a_simulation_works_where_a_loop_runs_as_in_a_notebook(digits, tmp
         run = covey.simulate(DIGITS, 2, data_dir=tmp_path / "data", processes=1)
         assert isinstance(run, SimulatedRun)
         more = run.continue_(1)
-        with pytest.raises(RunFailed, match=r"it does with .* evaluate_on_nodes = true"):
+        with pytest.raises(
+            SpecError, match=r"evaluation.only: task 'digits' .* it does with .* evaluate_on_nodes = true"
+        ):
             more.evaluate()
     try:
         assert (more.value.parent, more.state) == (f"{run.id}@3", "completed")

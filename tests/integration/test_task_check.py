@@ -96,7 +96,12 @@ def test_what_trains_nothing_or_has_no_metric_is_named(tumours: Path) -> None:
 def test_options_are_given_and_checked(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
     done = covey(tmp_path, "task", "check", "digits", "--option", "hidden=3", "--json")
-    assert json.loads(done.stdout)[0] == {"what": "model", "ok": True, "text": "235 parameters in 4 tensors"}
+    model, *_, on_node, _ = json.loads(done.stdout)
+    assert model == {"what": "model", "ok": True, "text": "235 parameters in 4 tensors"}
+    assert (on_node["ok"], on_node["text"]) == (True, "none: the task has no such data")
+    (tmp_path / "nodes.toml").write_text('name = "r"\n[task]\nname = "digits"\n[evaluation]\nwhere = "nodes"\n')
+    asked = covey(tmp_path, "task", "check", "--spec", "nodes.toml")
+    assert (asked.returncode, "and the run asks nodes to evaluate" in asked.stdout) == (1, True)
     wrong = covey(tmp_path, "task", "check", "digits", "--option", "hiden=3")
     assert (wrong.returncode, "hiden" in wrong.stdout + wrong.stderr) == (1, True)
     for arguments, told in (

@@ -182,6 +182,7 @@ def test_a_plug_in_that_does_not_say_what_it_can_is_known_by_its_methods(package
     [
         (Task, "fit", "own_fit"),
         (Task, "keys", "has_keys"),
+        (Task, "eval_data", "has_eval_data"),
         (Codec, "summary", "summarises"),
         (Codec, "per_example", "private"),
         (Codec, "privacy", "private"),

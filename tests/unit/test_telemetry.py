@@ -1,4 +1,4 @@
-"""Daemons and workers log without rich, which others may still use."""
+"""Daemons and workers log without rich, which others may still use; and say why they cannot run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import structlog
+
+from covey.errors import IdentityError
+from covey.telemetry import cannot_run
 
 PROGRAM = """
 import sys
@@ -60,3 +64,9 @@ print("went on")
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True)
     assert done.stdout == "went on\n"
+
+
+def test_why_a_daemon_cannot_run_is_said_and_is_its_exit_code():
+    with structlog.testing.capture_logs() as logs:
+        assert cannot_run(structlog.get_logger(), "the node", IdentityError("it has none")) == 1
+    assert logs == [{"event": "the node cannot run", "code": "identity", "error": "it has none", "log_level": "error"}]

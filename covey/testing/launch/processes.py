@@ -16,7 +16,8 @@ from covey.testing.launch import forks
 from covey.testing.launch.forking import NURSERY
 from covey.testing.launch.forks import DEFAULT_NAME, ForkedProcess, covey_arguments, mark_of
 
-POLL_S = 0.02
+POLL_S, SELDOM_S = 0.02, 0.1
+"""How long it is between two looks at something: at first, and once it has taken a few seconds."""
 TAIL_LINES = 30
 STOP_S = 15.0
 ORPHANS_S = 5.0
@@ -61,12 +62,20 @@ def marked_processes(name: str, value: str) -> list[int]:
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float = POLL_S) -> bool:
-    """Look at a condition until it holds; False if it did not within `timeout_s`."""
-    give_up_at = time.monotonic() + timeout_s
+    """Look at a condition until it holds; False if it did not within `timeout_s`.
+
+    Args:
+        condition: What it looks at.
+        timeout_s: How long it looks.
+        poll_s: At least so long is between two looks; where it takes long, up to `SELDOM_S`: a look costs those who
+            answer, and they have other work.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > give_up_at:
+        waited_s = time.monotonic() - began
+        if waited_s > timeout_s:
             return False
-        time.sleep(poll_s)
+        time.sleep(max(poll_s, min(waited_s / 20, SELDOM_S)))
     return True
 
 

@@ -20,7 +20,7 @@ from covey.spec.unread import unread_by_mode
 from covey.worker.execute import privacy_metrics as privacy
 from covey.worker.execute.attempts import Attempts
 from covey.worker.execute.compatibility import CHECKS, Check
-from covey.worker.execute.forms import check_forms, in_words
+from covey.worker.execute.forms import check_forms, in_words, nobody_evaluates
 from covey.worker.execute.from_spec import (
     by_policy,
     change_codec,
@@ -67,7 +67,12 @@ def describe(job: DescribeJob, host: Host) -> Description:
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
         sharing=in_words(context.form()),
-        notes=(*context.method.notes(parts), *notes, *filter(None, [privacy.in_words(expected, spec)])),
+        notes=(
+            *context.method.notes(parts),
+            *notes,
+            *filter(None, [privacy.in_words(expected, spec)]),
+            *(f"{key}: {text}" for key, text in (_evaluation(context) if spec.evaluation.where == "both" else ())),
+        ),
         node_state=(
             *node_state(spec, codec),
             *_kept_on_nodes(declared),
@@ -82,9 +87,11 @@ def describe(job: DescribeJob, host: Host) -> Description:
 def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[Part, ...]]:
     """What the specification names, made, and the parts that the method declares. Raises as `describe`."""
     spec, tries, written = context.spec, Attempts(), frozenset(job.written)
+    wrong = [(key, text) for key, text, _ in spec.impossible()]
     if job.submitted:
         tries.of(context.check_model)
-    wrong = [(key, text) for key, text, _ in spec.impossible()]
+        if spec.evaluation.only or spec.evaluation.where == "nodes":  # else the coordinator measures something
+            wrong += tries.of(partial(_evaluation, context)) or []
     wrong += unread_by_mode(spec, job.written)
     if isinstance(spec, GossipSpec):
         least = spec.min_nodes if job.submitted else 0
@@ -113,6 +120,12 @@ def _budget(parts: Combination) -> list[tuple[str, str]]:
         return []
     epsilon, _ = next(iter(spent.values()))
     return [("stop.epsilon", f"the first round alone would spend {epsilon:.3g}; choose more noise, or fewer steps")]
+
+
+def _evaluation(context: RunContext) -> list[tuple[str, str]]:
+    """That nodes are asked to evaluate, and none can. A run on record goes on all the same."""
+    why = nobody_evaluates(context) if context.spec.facts.coordinated else ""
+    return [("evaluation.only" if context.spec.evaluation.only else "evaluation.where", why)] if why else []
 
 
 def _listed(check: Check, parts: Combination) -> list[tuple[str, str]]:

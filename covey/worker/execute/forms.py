@@ -1,4 +1,7 @@
-"""Whether all nodes of a run can share what it shares, whatever options their tasks have; what that is, in words."""
+"""Whether all nodes of a run can share what it shares, whatever options their tasks have; what that is, in words.
+
+And whether any of them can have evaluation data.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ from collections.abc import Iterator
 from covey.errors import CoveyError, SpecError
 from covey.layout import Layout
 from covey.learning.models.sharing import shortened
+from covey.learning.task import Task
 from covey.worker.program.context import Form, RunContext, difference
+
+ON_NODES = "evaluate_on_nodes"
+"""The option of `digits`, and of other tasks that have it, by which nodes get evaluation data."""
 
 
 def check_forms(context: RunContext, form: Form) -> None:
@@ -49,6 +56,26 @@ def _others(context: RunContext) -> Iterator[tuple[str, Form]]:
             yield node, context.variant(options).form()
         except CoveyError as error:
             raise SpecError(f"task.nodes.{node}: {error}") from error
+
+
+def nobody_evaluates(context: RunContext) -> str:
+    """Why none of the nodes that a run asks for an evaluation can have data for it; empty: some may have.
+
+    What is known without the nodes' data is that the task has no `eval_data`, or an option that says so.
+    """
+    section, asked = context.spec.task, context.spec.evaluation.nodes
+    own = [options for node, options in section.nodes.items() if not asked or node in asked]
+    tasks = [context.variant(options).task for options in own]
+    if not asked or len(own) < len(asked):
+        tasks.append(context.task)
+    if any(task.has_eval_data and getattr(task.options, ON_NODES, True) for task in tasks):
+        return ""
+    return f"task {section.name!r} gives nodes no evaluation data (Task.eval_data){evaluates_with(context.task)}"
+
+
+def evaluates_with(task: Task) -> str:
+    """What to write so that a task gives nodes evaluation data, to be said behind that it does not; empty: unknown."""
+    return "" if getattr(task.options, ON_NODES, True) else f"; it does with [task.options] {ON_NODES} = true"
 
 
 def in_words(form: Form) -> str:

@@ -35,7 +35,7 @@ from covey.outgoing.filters import TRAINING
 from covey.parts import FIRST, LOCAL, slot
 from covey.spec import parse_json
 from covey.worker.execute import privacy_metrics as privacy
-from covey.worker.execute.forms import in_words
+from covey.worker.execute.forms import evaluates_with, in_words
 from covey.worker.execute.from_spec import hides_examples, load_codec, uses_root
 from covey.worker.execute.limits import check_answer, check_consent, check_limits, check_privacy, declines_later
 from covey.worker.execute.next_version import open_change, write_model
@@ -52,9 +52,6 @@ from covey.worker.program.context import Contexts, RunContext
 from covey.worker.program.host import Host
 
 log = structlog.get_logger(room="worker")
-
-ON_NODES = "evaluate_on_nodes"
-"""The option of `digits`, and of other tasks that have it, by which nodes get evaluation data."""
 
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
@@ -120,10 +117,8 @@ def _only_evaluated(context: RunContext, job: TrainJob, codec: Codec, host: Host
     """
     dataset, spec = context.eval_data, context.spec
     if dataset is None:
-        raise TaskError(
-            f"task {spec.task.name!r} gives no evaluation data on this node (Task.eval_data)"
-            + (f"; it does with [task.options] {ON_NODES} = true" if hasattr(context.task.options, ON_NODES) else "")
-        )
+        text = f"task {spec.task.name!r} gives no evaluation data on this node (Task.eval_data)"
+        raise TaskError(text + evaluates_with(context.task))
     check_answer(job.limits, size_of(dataset))
     if context.local.names and slot(LOCAL) not in job.state:
         raise TaskError(

@@ -29,7 +29,7 @@ async def test_work_is_tried_again_until_nothing_is_in_its_way_and_shown_meanwhi
     ]
 
     async def work():
-        shown.append(obstacle.text)
+        shown.append(obstacle.text("r"))
         if errors:
             raise errors.pop(0)
         return "done"
@@ -61,10 +61,10 @@ async def test_what_waits_is_shown_until_it_is_given_up_whatever_else_succeeds()
 
     task = asyncio.create_task(obstacle.passed(stuck))
     async with asyncio.timeout(20):
-        while not obstacle.text:  # noqa: ASYNC110
+        while not obstacle.text("r"):  # noqa: ASYNC110
             await asyncio.sleep(0)
     await obstacle.passed(fine)
-    assert obstacle.text == "full"
+    assert obstacle.text("r") == "full"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert obstacle._waiting == {}
@@ -75,12 +75,30 @@ def test_what_others_met_is_shown_for_a_while_and_said_once_in_a_while():
     obstacle = Obstacle(lambda: now[0])
     with structlog.testing.capture_logs() as lines:
         for now[0] in (0.0, 1.0, SAY_EVERY_S - 1, SAY_EVERY_S + 1):
-            obstacle.met(DiskFull("no room for /spool/1"))
+            obstacle.met(DiskFull("no room for /spool/1"), "r")
         obstacle.met(StoreUnavailable("gone"))
     assert [line["error"] for line in lines] == ["no room for /spool/1"] * 2 + ["gone"]
-    assert obstacle.text == "gone"
+    assert obstacle.text("r") == "gone"
     now[0] += CURRENT_S
-    assert obstacle.text == ""
+    assert obstacle.text("r") == ""
     obstacle.met(StoreUnavailable("gone"))
-    obstacle.over()
-    assert obstacle.text == ""
+    obstacle.over("r")
+    assert obstacle.text("r") == ""
+
+
+def test_what_a_runs_update_met_is_shown_there_whatever_comes_through_in_others():
+    now = [0.0]
+    obstacle = Obstacle(lambda: now[0])
+    obstacle.met(DiskFull("no room"), "one")
+    obstacle.over("two")
+    assert (obstacle.text("one"), obstacle.text("two")) == ("no room", "")
+    obstacle.met(StoreUnavailable("away"))  # before it is known of which run the update is
+    assert (obstacle.text("one"), obstacle.text("two")) == ("away", "away")
+    obstacle.over("two")
+    assert (obstacle.text("one"), obstacle.text("two")) == ("no room", "")
+    obstacle.over("one")
+    assert obstacle.text("one") == ""
+    for run in map(str, range(1000)):
+        obstacle.met(DiskFull("no room"), run)
+        now[0] += 1.0
+    assert len(obstacle._met) <= CURRENT_S

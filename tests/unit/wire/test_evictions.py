@@ -19,8 +19,8 @@ def statement(authority):
 def signed(identity, statement):
     """Makes a notice: `signed(role, **changes)`."""
 
-    def make(role="admin", by=None, **changes):
-        who = identity("root", role, **({"by": by} if by else {}))
+    def make(role="admin", **changes):
+        who = identity("root", role)
         return sign_eviction(dataclasses.replace(statement, **changes), who.key_pem, who.certificate_pem)
 
     return make
@@ -52,14 +52,6 @@ def test_others_may_not(signed, authority, role):
         opened_eviction(signed(role), authority.pem)
 
 
-def test_an_admin_of_another_federation_may_not(signed, authority, tmp_path):
-    other = Authority.open(tmp_path / "other")
-    with pytest.raises(IdentityError, match="not issued by this federation's authority"):
-        opened_eviction(signed(by=other), authority.pem)
-    with pytest.raises(IdentityError, match="another federation"):
-        opened_eviction(signed(by=other, federation=other.federation), authority.pem)
-
-
 def test_a_certificate_that_was_not_valid_then_does_not_count(signed, authority):
     for at in (time.time() - 86400, time.time() + 86400):
         with pytest.raises(IdentityError):
@@ -73,24 +65,9 @@ def test_an_authority_of_the_same_name_is_another_one(statement, authority, tmp_
         opened_eviction(sign_eviction(statement, key, other.pem), authority.pem)
 
 
-@pytest.mark.parametrize("field", ["statement", "signature", "certificate"])
-def test_every_byte_counts(signed, authority, field):
-    notice = signed()
-    whole = getattr(notice, field)
-    for place in range(0, len(whole), max(1, len(whole) // 40)):
-        broken = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
-        with pytest.raises(CoveyError):
-            opened_eviction(dataclasses.replace(notice, **{field: broken}), authority.pem)
-
-
 @pytest.mark.parametrize(
     "notice", [SignedNotice(b"", b"", b""), SignedNotice(b"{}", b"x", b"x"), SignedNotice(b"[" * 9000, b"", b"" * 9)]
 )
 def test_garbage_is_refused(notice, authority):
     with pytest.raises(CoveyError):
         opened_eviction(notice, authority.pem)
-
-
-def test_a_notice_that_is_too_long_is_not_read(signed, authority):
-    with pytest.raises(IdentityError, match="longer"):
-        opened_eviction(dataclasses.replace(signed(), signature=bytes(20_000)), authority.pem)

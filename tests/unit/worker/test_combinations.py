@@ -1,5 +1,7 @@
 """Combinations that are refused at submission, asked of the worker's own operation."""
 
+import contextlib
+import re
 from dataclasses import replace
 
 import pytest
@@ -275,3 +277,51 @@ def test_submission_says_what_a_run_will_have_spent(unit):
     assert not simulated.privacy.is_secret
     assert "its noise is drawn from its seed, so that it is not private" in simulated.notes[0]
     assert described("mean", "", mode="rounds").privacy is None
+
+
+DIGITS, NORMED = "digits", "tests.unit.worker.worker_tasks:Normed"
+HAS_NONE = f"evaluation.where: task '{DIGITS}' gives nodes no evaluation data (Task.eval_data); it does with "
+
+
+@pytest.mark.parametrize(
+    ("task", "where", "own", "refused"),
+    [
+        (DIGITS, "nodes", "", True),
+        (DIGITS, "nodes", "[task.nodes.anna]\nevaluate_on_nodes = true", False),
+        (DIGITS, "auto", "", False),
+        (NORMED, "nodes", "", False),  # its data may be there, or not
+    ],
+)
+def test_nodes_are_not_asked_to_evaluate_without_data_for_it(task, where, own, refused):
+    text = f'name = "r"\n[task]\nname = "{task}"\n{own}\n[evaluation]\nwhere = "{where}"'
+    job = DescribeJob(parse_toml(text).to_json(), allow_path=True, submitted=True)
+    with contextlib.nullcontext() if not refused else pytest.raises(SpecError, match=re.escape(HAS_NONE)):
+        describe(job, Host(torch.device("cpu")))
+    describe(replace(job, submitted=False), Host(torch.device("cpu")))  # on record it goes on
+
+
+@pytest.mark.parametrize(("nodes", "refused"), [("", False), ('"anna", "ben"', False), ('"ben"', True)])
+def test_a_run_that_only_evaluates_asks_somebody_who_has_data(nodes, refused):
+    text = f"""name = "r"
+[task]
+name = "{DIGITS}"
+nodes = {{ anna = {{ evaluate_on_nodes = true }} }}
+[model]
+initial = "run:a"
+[rounds]
+count = 1
+[evaluation]
+only = true
+nodes = [{nodes}]
+"""
+    job = DescribeJob(parse_toml(text).to_json(), submitted=True)
+    with (
+        contextlib.nullcontext() if not refused else pytest.raises(SpecError, match=r"^evaluation\.only: task 'digits'")
+    ):
+        describe(job, Host(torch.device("cpu")))
+
+
+def test_where_the_coordinator_evaluates_too_it_is_said_that_nodes_cannot():
+    text = f'name = "r"\n[task]\nname = "{DIGITS}"\n[evaluation]\nwhere = "both"'
+    (note,) = describe(DescribeJob(parse_toml(text).to_json(), submitted=True), Host(torch.device("cpu"))).notes
+    assert note.startswith(HAS_NONE)

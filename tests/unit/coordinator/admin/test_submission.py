@@ -8,10 +8,12 @@ import threading
 
 import pytest
 
+from covey.client.specification import request_of
 from covey.coordinator.studies import Studies
 from covey.errors import IdentityError, SpecError, TaskError
 from covey.protos import admin_pb2 as pb
 from covey.spec import parse_toml
+from covey.storage.record.contract import RunRecord
 from tests.unit.coordinator.admin.serving import admin_service, certified
 from tests.unit.coordinator.world import ROUNDS, Worker
 
@@ -70,6 +72,27 @@ async def test_a_submission_in_json_is_held_against_the_bounds_that_a_record_is_
     with pytest.raises(SpecError, match=r"training\.local_steps: at most 1,000,000"):
         await service.submit_run(pb.SubmitRunRequest(spec_json=json.dumps(asked)), call)
     assert worker.done("describe") == []
+
+
+async def test_a_run_goes_on_with_what_it_has_on_record_above_a_bound_that_came_later(
+    world, worker, authority, identity
+):
+    service, call = admin_service(world, authority, worker), certified(world, identity("alice", "admin"))
+    old = json.loads(parse_toml(ROUNDS.format(count=2, nodes=2, where="central")).to_json())
+    old["rounds"]["max_retries"] = 20_000
+    world.record.add_run(RunRecord("old", "old", "rounds", json.dumps(old), 7, "queued", "", 1000.0))
+    _, task = world.execute("old")
+    await asyncio.gather(task, world.work("old"))
+    more = {**old, "name": "more", "model": {"initial": "run:old"}}
+    submitted = await service.submit_run(request_of(more), call)
+    assert json.loads(world.record.run(submitted.run).spec)["rounds"]["max_retries"] == 20_000
+    above = "rounds.max_retries: at most 10,000 (given: 20,000): run old has it on record"
+    assert submitted.reason.startswith(above)
+    for changed in ({"max_retries": 20_001}, {"count": 100_000_001}):
+        with pytest.raises(SpecError, match=f"^rounds.{next(iter(changed))}: at most [0-9,]+ .given: [0-9,]+.$"):
+            await service.submit_run(request_of({**more, "rounds": {**old["rounds"], **changed}}), call)
+    with pytest.raises(SpecError, match=r"rounds\.max_retries: Input should be less than or equal to 10000"):
+        request_of(old)
 
 
 async def test_a_submission_that_is_refused_or_given_up_lets_the_next_one_in(submit, worker):

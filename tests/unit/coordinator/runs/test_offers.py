@@ -117,18 +117,21 @@ async def test_a_refusal_says_nothing_of_this_machines_folders_and_the_log_does(
     assert any("/srv/covey/files" in str(line.get("error")) for line in logs)
 
 
-async def test_what_an_update_met_is_shown_until_one_comes_through(world, opened, monkeypatch):
-    assignment = (await opened("run"))["run"]["ada"]
+async def test_what_an_update_met_is_shown_until_one_of_its_run_comes_through(world, opened, monkeypatch):
+    rounds = await opened("one", "two")
+    one, two = (world.update_of("ada", rounds[run]["ada"]) for run in ("one", "two"))
+    shown = world.offers._services.store.obstacle.text
 
     def fail(*_):
         raise DiskFull("no room")
 
     with monkeypatch.context() as patched:
         patched.setattr(world.files, "put", fail)
-        await world.offers.offer("ada", world.update_of("ada", assignment))
-    assert world.offers._services.store.obstacle.text == "no room"
-    await world.offers.offer("ada", world.update_of("ada", assignment))
-    assert world.offers._services.store.obstacle.text == ""
+        await world.offers.offer("ada", one)
+    await world.offers.offer("ada", two)
+    assert (shown("one"), shown("two")) == ("no room", "")
+    await world.offers.offer("ada", one)
+    assert shown("one") == ""
 
 
 @pytest.mark.parametrize(

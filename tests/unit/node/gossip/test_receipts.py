@@ -132,13 +132,13 @@ def test_nobody_but_a_node_itself_can_prove_that_its_record_is_older(ada: Receip
     mine, bobs = ada.given(Batch(eve.me, 2, 5, 12)), ada.given(Batch(BOB, 9, 5, 12))
     had = forger.sign_had(mine.statement)
     for shown, words in (
-        (Shown(gave=forger.sign_given(claim)), "signed by 'eve', and 'ada' has to"),
+        (Shown(gave=forger.sign_given(claim)), "signed by node 'eve', and node 'ada' has to"),
         (Shown(gave=SignedMass(forger.sign_given(claim).statement, mine.signature, mine.certificate)), "not signed"),
         (Shown(gave=other_run.sign_given(claim)), "another run"),
         (Shown(gave=bobs), "is about the edge from ada to bob"),
         (Shown(took=had), "about the edge from ada to eve"),
-        (Shown(took=forger.sign_had(forger.sign_given(Receipt(eve.me, ADA, 7, 7)).statement)), "and 'ada' has to"),
-        (Shown(gave=mine, had=mine), "'eve' has to"),
+        (Shown(took=forger.sign_had(forger.sign_given(Receipt(eve.me, ADA, 7, 7)).statement)), "and node 'ada' has to"),
+        (Shown(gave=mine, had=mine), "and node 'eve' has to"),
         (Shown(gave=SignedMass(b"x" * 9000, b"", b"")), "longer"),
     ):
         with pytest.raises((IdentityError, LedgerError), match=words):
