@@ -18,7 +18,8 @@ from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.ports import Snapshot
 from covey.node.gossip.record.database import open_record, require_version, sync_as
 from covey.node.gossip.record.reader import RunFacts, digests_of, machine_of, read_saved, rows_of, write_facts
-from covey.node.gossip.record.schema import EdgeRow, ExchangeRow, RunRow, SnapshotRow, StepRow
+from covey.node.gossip.record.rows import peers_by_now
+from covey.node.gossip.record.schema import EdgeRow, ExchangeRow, PeerRow, RunRow, SnapshotRow, StepRow
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 
 A, B = Incarnation("a"), Incarnation("b")
@@ -74,6 +75,9 @@ async def test_writes_count_in_order_and_a_publication_takes_the_place_of_notes(
     assert digests_of(saved) == {body("z").digest, body("came").digest}
     again = machine_of(written.facts, POLICY, saved)
     assert again.exchange.ledger == machine.exchange.ledger
+    assert [row["state"] for row in rows_of(written.engine, PeerRow)] == ["there"]
+    assert [row["state"] for row in peers_by_now(rows_of(written.engine, PeerRow), again.exchange)] == ["evicted"]
+    assert [row["peer"] for row in peers_by_now([], again.exchange)] == ["b"]
     (edge,) = rows_of(written.engine, EdgeRow)
     assert (edge["sent"], edge["waiting"], edge["applied"]) == ("10", "10", "7")
     ways = [(row["way"], row["units"], row["size_bytes"]) for row in rows_of(written.engine, ExchangeRow)]
