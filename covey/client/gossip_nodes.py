@@ -39,6 +39,7 @@ from covey.node.gossip.record.proofs import judged, proof_to_json, read_proofs, 
 from covey.node.gossip.record.reader import (
     RunFacts,
     machine_of,
+    read_filters,
     read_models,
     read_receipts,
     read_saved,
@@ -91,6 +92,8 @@ class NodeState:
     """Of nodes that gave what cannot be, as they signed it themselves; each was checked when it came."""
     farewells: Sequence[SignedMass] = ()
     """Of nodes that left, as they signed them."""
+    filters: tuple[str, ...] = ()
+    """Of its site, that its newest training has passed, with their versions."""
     now: Now | None = None
     """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
 
@@ -161,6 +164,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             | {step: (_path(folder, model), units) for step, (model, units) in read_models(engine).items()},
             proofs=read_proofs(folder.parent / PROOFS),
             farewells=read_leavers(folder.parent / LEAVERS),
+            filters=read_filters(engine),
             now=_now(folder),
         )
 
