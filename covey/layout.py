@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from covey.errors import LayoutError
 
@@ -47,6 +48,7 @@ PARTS = ("model", "buffers")
 MAX_TENSORS = 100_000
 MAX_NAME = 512
 _ALIGN = 64
+_PIECE_BYTES = 1 << 20
 FLOAT32_BYTES = 4
 
 
@@ -147,6 +149,23 @@ class Layout:
     def sha256(self) -> str:
         """Hex SHA-256 of the canonical bytes."""
         return hashlib.sha256(self.canonical_bytes()).hexdigest()
+
+    def model_sha256(self, path: Path) -> str:
+        """SHA-256 of the canonical bytes and of the flat buffer in a model file of this layout, whatever is behind it.
+
+        Raises:
+            LayoutError: The file is too short.
+            OSError: It cannot be read.
+        """
+        digest, left = hashlib.sha256(self.canonical_bytes()), self.nbytes
+        with path.open("rb") as file:
+            file.seek(len(self.header))
+            while piece := file.read(min(left, _PIECE_BYTES)):
+                digest.update(piece)
+                left -= len(piece)
+        if left:
+            raise LayoutError(f"{path.name} is {left} bytes too short for a model file of its layout")
+        return digest.hexdigest()
 
     def part(self, name: str) -> Layout:
         """The tensors of one part only."""

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ mode = "gossip"
 seed = 1
 [task]
 name = "synthetic"
-options = {{ parameters = {parameters}, train_seconds = {train_seconds} }}
+options = {{ parameters = {parameters}, train_seconds = {train_seconds}, train_until = {together_s} }}
 [gossip]
 steps = {steps}
 overlap = {overlap}
@@ -52,6 +52,8 @@ class GossipWork:
         steps: Of each node; the first `LEFT_OUT` are left out of the times.
         overlap: As in `[gossip]`.
         train_seconds: How long each step trains; 0: as long as it takes to touch the model.
+        together_s: All nodes end a training at once, at a whole multiple of so many seconds, as the processes that bare
+            streams are between begin at once; 0: each when it is done.
         durability: `process` or `power`.
         global_every: As in `[gossip]`. If not 0, only steps without training are measured: until all have one mean.
         timeout_s: For the whole run.
@@ -64,6 +66,7 @@ class GossipWork:
     steps: int = 8
     overlap: int = 0
     train_seconds: float = 0.0
+    together_s: float = 0.0
     durability: Literal["process", "power"] = "process"
     global_every: int = 0
     timeout_s: float = 600.0
@@ -77,7 +80,7 @@ class GossipWork:
     @property
     def spec_toml(self) -> str:
         """The run's specification."""
-        names = ("parameters", "train_seconds", "steps", "overlap", "nodes", "global_every", "topology")
+        names = ("parameters", "train_seconds", "together_s", "steps", "overlap", "nodes", "global_every", "topology")
         return SPEC.format(**{name: getattr(self, name) for name in names})
 
     @property
@@ -102,7 +105,9 @@ class GossipMeasured:
         floor_s: Of each step, bare streams of the same bytes.
         floor_cpu_s: Processor seconds of bare streams, a step of all nodes.
         models: Batches in a step, of all nodes.
-        cpu_s: Processor seconds a step of all nodes, by role: daemons and workers.
+        cpu_s: Processor seconds a step of all nodes, by role: daemons and workers. Where steps without training are
+            measured, of those.
+        averaged_s: Of each row of steps without training, from the first byte that any node sent until all had mixed.
         peak_mb: Largest private memory of a daemon and of a worker, 1e6 bytes.
         whole_s: From the first publication to the last one.
         is_exact: Whether all mass was there at the end.
@@ -122,6 +127,7 @@ class GossipMeasured:
     peak_mb: dict[str, float]
     whole_s: float
     is_exact: bool
+    averaged_s: list[float] = field(default_factory=list)
 
     @property
     def median_s(self) -> float:
@@ -145,7 +151,10 @@ class GossipMeasured:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        work = {name: getattr(self.work, name) for name in ("nodes", "parameters", "topology", "overlap", "durability")}
+        work = {
+            name: getattr(self.work, name)
+            for name in ("nodes", "parameters", "topology", "overlap", "together_s", "durability")
+        }
         lists = {"exchanges_s": self.exchange_s, "mixed_s": self.mixed_s, "floors_s": self.floor_s}
         figures = {
             "exchange_s": self.median_s,
@@ -208,7 +217,9 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
         graphs = graphs_of(work.topology, work.nodes, counted + LEFT_OUT)[LEFT_OUT:]
         bare = run_streams(graphs, work.model_bytes, syncs=work.durability == "power", root=root) if floor else None
     batches = [span for span in spans if span["kind"] == "send" and span["step"] >= LEFT_OUT]
-    used = cpu_between(sampler.samples, began, ended)
+    rows = _rounds(spans, work)
+    used = [cpu_between(sampler.samples, *row) for row in rows] or [cpu_between(sampler.samples, began, ended)]
+    steps_in_each = work.averaging.rounds if rows else counted
     return GossipMeasured(
         work=work,
         exchange_s=_windows(spans, work, ends=("take",)),
@@ -220,13 +231,17 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
         floor_s=bare.times_s if bare else [],
         floor_cpu_s=bare.cpu_s if bare else 0.0,
         models=len([span for span in spans if span["kind"] == "take" and span["step"] >= LEFT_OUT]) / counted,
-        cpu_s={role: used.get(role, 0.0) / counted for role in ("node", "node_worker")},
+        cpu_s={
+            role: statistics.median(each.get(role, 0.0) for each in used) / steps_in_each
+            for role in ("node", "node_worker")
+        },
         peak_mb={
             "daemon": max((sample.node.private_mb for sample in sampler.samples), default=0.0),
             "worker": max((sample.worker.private_mb for sample in sampler.samples), default=0.0),
         },
         whole_s=ended - min(rows[0]["at"] for rows in steps),
         is_exact=is_exact,
+        averaged_s=[until - since for since, until in rows],
     )
 
 
@@ -283,3 +298,15 @@ def _windows(spans: Sequence[Row], work: GossipWork, ends: Sequence[str]) -> lis
         if over:
             windows.append(max(over) - began)
     return windows
+
+
+def _rounds(spans: Sequence[Row], work: GossipWork) -> list[tuple[float, float]]:
+    """Each row of steps without training: from when its first batch was sent until all nodes had mixed its last one."""
+    steps = sorted({span["step"] for span in spans if span["kind"] == "mix" and work.averaging.is_round(span["step"])})
+    rows = []
+    for last in steps:
+        first = last - work.averaging.rounds + 1
+        if first >= LEFT_OUT and first in steps and not work.averaging.is_round(first - 1):
+            began = min(span["began"] for span in spans if span["kind"] == "send" and span["step"] == first)
+            rows.append((began, max(span["ended"] for span in spans if span["kind"] == "mix" and span["step"] == last)))
+    return rows

@@ -115,7 +115,8 @@ def _add_steps(trace: Trace, pid: int, history: History) -> None:
     row = trace.row(pid, "record")
     for step in history.steps:
         mass = {name: weight(int(step[name])) for name in ("live", "in_flight", "lost")}
-        trace.instant(row, f"step {step['step']}", step["at"], {**mass, "model_sha256": step["model_sha256"]})
+        name = {"model_sha256": step["model_sha256"]} if step["model_sha256"] else {}
+        trace.instant(row, f"step {step['step']}", step["at"], {**mass, **name})
         trace.counter(pid, "mass", step["at"], mass["live"])
 
 

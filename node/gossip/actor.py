@@ -24,6 +24,7 @@ from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.events import Arrived, Event, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
+from covey.layout import Layout
 from covey.node.gossip.adversary import AdversaryPost, PeerAttack
 from covey.node.gossip.diary import Diary, Span
 from covey.node.gossip.executor import Executor, Ports
@@ -35,7 +36,7 @@ from covey.node.gossip.post import PeerPost
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.models import Keeping
-from covey.node.gossip.record.reader import RunFacts, newest_sha256, read_saved
+from covey.node.gossip.record.reader import RunFacts, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 from covey.node.gossip.work import Course, WorkerLabour
 from covey.node.operator.config import NodeConfig
@@ -110,8 +111,8 @@ class GossipActor(Receiver):
         is_synced = world.durability == "power"
         self._diary, self._obstacles = Diary(lambda: self.executor.machine.step), Obstacles()
         beside = (self._spawn, self._diary, self._obstacles)
-        ports, known = (world.config, world.files, world.worker), newest_sha256(world.engine)
-        self._labour = WorkerLabour(world.course, *ports, *beside, synced=is_synced, known=known)
+        ports = (world.config, world.files, world.worker)
+        self._labour = WorkerLabour(world.course, *ports, *beside, synced=is_synced)
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._adversary: AdversaryPost[Artifact] | None = None
@@ -220,7 +221,7 @@ class GossipActor(Receiver):
         """
         world, loop = self._world, asyncio.get_running_loop()
         keeping = Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold)
-        beside = (self._step_facts, self._failed, self._diary, world.receipts, self._obstructed, keeping)
+        beside = (self._step_facts, self._failed, self._diary, world.receipts, self._obstructed, keeping, self._sha256)
         self._record = SqliteRecord(world.engine, world.durability, loop.call_soon_threadsafe, *beside)
         ways = (peers, self._labour, self._spawn, world.clock)
         self._post = PeerPost(*ways, lambda event: self._safely(self.executor.take, event), self._diary)
@@ -358,11 +359,12 @@ class GossipActor(Receiver):
     # -- work -------------------------------------------------------------------------------------------------------
 
     def _step_facts(self) -> StepFacts:
-        executor = self.executor
-        hours, sha256 = executor.hours, self._labour.sha256_of(executor.model)
+        hours = self.executor.hours
         drill = {"drill": 1.0} if self._world.attack is not None else {}  # on record, so that nobody forgets it
-        metrics = {**self._labour.metrics, **drill}
-        return StepFacts(hours.trained_s, hours.blocked_s, sha256, metrics, self._labour.filters)
+        return StepFacts(hours.trained_s, hours.blocked_s, {**self._labour.metrics, **drill}, self._labour.filters)
+
+    def _sha256(self, model: Artifact) -> str:
+        return Layout.from_json(self._world.course.layout).model_sha256(self._world.files.path(model.digest))
 
     def _obstructed(self, error: StoreError | None) -> None:
         if error is None:

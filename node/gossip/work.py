@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,7 +82,6 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         diary: Notes when each job was done.
         obstacles: What is waited for.
         synced: Whether models that are made here must survive a power cut.
-        known: The model_sha256 of models on record, by digest.
     """
 
     def __init__(
@@ -96,22 +95,16 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         obstacles: Obstacles,
         *,
         synced: bool = True,
-        known: Mapping[str, str],
     ) -> None:
         self._diary, self._obstacles = diary, obstacles
         self._course, self._config, self._files, self._worker, self._spawn = course, config, files, worker, spawn
         self._synced = synced
         self._holders: Counter[str] = Counter()
-        self._sha256 = dict(known)
         self._to_drop: list[str] = []
         self.metrics: dict[str, float] = {}
         """What the newest training measured."""
         self.filters: tuple[str, ...] | None = None
         """Which of the site's it has passed; None: there was none yet."""
-
-    def sha256_of(self, model: Artifact) -> str:
-        """The model_sha256 of a model that was made here since the start, or is on record; empty: not known."""
-        return self._sha256.get(model.digest, "")
 
     @override
     def train(self, step: int, state: State[Artifact], then: Callable[[TrainResult], None]) -> None:
@@ -222,7 +215,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             leaves=now.leaves,
             peers=tuple(map(str, now.peers)),
             synced=self._synced,
-            may_stay=state.model.digest in self._sha256,
+            may_stay=True,
+            described=False,
         )
 
     async def _make(
@@ -243,11 +237,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         written = ((job.out, result.artifact), (job.out_kept, result.kept), (job.body, result.body))
         unused = [path for path, file in written if file is None]
         self._discard((*used, *filter(None, unused)))
-        self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
-        model = result.artifact or state.model
-        if result.artifact is not None:
-            self._sha256[model.digest] = result.model_sha256
-        state = State(model, result.kept or state.kept, result.body)
+        state = State(result.artifact or state.model, result.kept or state.kept, result.body)
         for file in state.files:
             self.hold(file)
         then(state)

@@ -24,7 +24,10 @@ MAX_STAMP = (1 << 53) - 1
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A written model: its file's artifact, and the hash of its layout and values whatever the format."""
+    """A written model: its file's artifact, and the hash of its layout and values whatever the format.
+
+    The hash is empty if the writer was not to name it.
+    """
 
     artifact: Artifact
     model_sha256: str
@@ -144,10 +147,11 @@ class ModelWriter:
         layout: What will be written.
         synced: Whether `close` waits for the disk.
         behind: How many vectors follow the model.
+        named: Whether `close` says the model's hash, which is a second pass over all bytes.
     """
 
-    def __init__(self, path: Path, layout: Layout, *, synced: bool = True, behind: int = 0) -> None:
-        self._layout, self._synced = layout, synced
+    def __init__(self, path: Path, layout: Layout, *, synced: bool = True, behind: int = 0, named: bool = True) -> None:
+        self._layout, self._synced, self._named = layout, synced, named
         self._whole = layout.file_bytes + layout.behind_bytes(behind)
         self._model = hashlib.sha256(layout.canonical_bytes())
         self._chunk = hashlib.sha256()
@@ -216,7 +220,7 @@ class ModelWriter:
                 os.fsync(self._fd)
         self.abandon()
         artifact = Artifact(hashlib.sha256(self._table).hexdigest(), self._size, bytes(self._table))
-        return ModelFile(artifact, self._model.hexdigest())
+        return ModelFile(artifact, self._model.hexdigest() if self._named else "")
 
     def abandon(self) -> None:
         """Let go of the file as it is."""
@@ -229,7 +233,7 @@ class ModelWriter:
             piece = view[: CHUNK_BYTES - self._size % CHUNK_BYTES]
             view = view[len(piece) :]
             self._chunk.update(piece)
-            if of_model:
+            if of_model and self._named:
                 self._model.update(piece)
             self._put(piece)
             if self._size % CHUNK_BYTES == 0:
@@ -283,10 +287,8 @@ def model_sha256(path: Path, layout: Layout) -> str:
     Raises:
         LayoutError: The file is not a model file of this layout.
     """
-    digest = hashlib.sha256(layout.canonical_bytes())
-    for piece in torch.split(map_file(path, layout), CHUNK_BYTES):
-        digest.update(piece.numpy().data)
-    return digest.hexdigest()
+    _check_file(path, layout)
+    return layout.model_sha256(path)
 
 
 def _check_file(path: Path, layout: Layout) -> int:

@@ -20,7 +20,8 @@ from covey.layout import Layout
 from covey.learning.schedules import factor
 from covey.methods.contract import RunForm, parts_of
 from covey.spec import GossipSpec, parse_json
-from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
+from covey.vectors import LinearCombination, TensorVector, Vector, all_finite
+from covey.vectors import is_finite as is_finite_block
 from covey.worker.execute.algebra import BlockAlgebra
 from covey.worker.execute.coded_bodies import codec_of, context_of, with_rest, write_body
 from covey.worker.execute.forged_body import forged
@@ -52,16 +53,56 @@ def mix(job: MixJob, host: Host) -> MixResult:
     if job.forgery is not None:
         return forged(job, job.forgery)
     rule = _rule(job)
-    files, state = rule.files, rule.state
-    came, estimates = _opened(job.portions, files, rule.estimates) if rule.from_peers is None else ({}, None)
+    came: Usable
+    came, estimates = _opened(job.portions, rule.files, rule.estimates) if rule.from_peers is None else ({}, None)
     if rule.weighs == "receiver":  # it goes by distances and ranks, in which a model that is not finite may not show
-        came = {position: received for position, received in came.items() if is_finite(received)}
-    update = rule.update(came)
-    if not (all_finite(update.change) and are_finite(update.vectors)):
-        came = {position: received for position, received in came.items() if is_finite(received)}
-        update = rule.update(came)
-        if not (all_finite(update.change) and are_finite(update.vectors)):
-            raise TaskError("the mixture of models is not finite: training diverged")
+        came = _finite(came)
+    try:
+        return _made(job, rule, came, estimates)
+    except _NotFinite:
+        came = _finite(came)
+    try:
+        return _made(job, rule, came, estimates)
+    except _NotFinite:
+        raise TaskError("the mixture of models is not finite: training diverged") from None
+
+
+class _NotFinite(Exception):
+    """What was to be made has a value that is no number."""
+
+
+def _finite(came: Usable) -> Usable:
+    return {position: received for position, received in came.items() if is_finite(received)}
+
+
+class _Seen:
+    """What the pass that writes a model sees of the change: that it is finite, and how long it is if it is measured."""
+
+    def __init__(self, *, measured: bool) -> None:
+        self._measured = measured
+        self._squares: list[float] = []
+
+    def __call__(self, block: Tensor) -> None:
+        """A block of it. Raises _NotFinite."""
+        if not is_finite_block(block):
+            raise _NotFinite
+        if self._measured:
+            self._squares.append(float(block.double().square().sum()))
+
+    @property
+    def length(self) -> float:
+        """Its Euclidean norm; 0: it was not measured."""
+        return math.sqrt(math.fsum(self._squares))
+
+
+def _made(job: MixJob, rule: _Rule, came: Usable, estimates: Estimates | None) -> MixResult:
+    """Make it with what can be used of what came. Raises _NotFinite."""
+    files, state, update = rule.files, rule.state, rule.update(came)
+    if not are_finite(update.vectors):
+        raise _NotFinite
+    # Where more is written than the model, all of it is looked at before.
+    if (files.codec is not None or rule.from_peers is not None) and not all_finite(update.change):
+        raise _NotFinite
     refused = tuple(position for position in range(len(job.portions)) if position not in came)
     body = kept = None
     if rule.from_peers is not None:
@@ -78,6 +119,7 @@ def mix(job: MixJob, host: Host) -> MixResult:
             context = context_of(job, rule.spec, files.layout)
             body = estimates.own.write_body(job.body, files.codec, model, context, synced=job.synced)
             estimates = estimates.having(OWN, estimates.own.moved(job.body, files.codec, files.layout))
+    seen = _Seen(measured=job.described)
     written = write_model(
         job.out,
         files.layout,
@@ -87,15 +129,14 @@ def mix(job: MixJob, host: Host) -> MixResult:
         synced=job.synced,
         behind=files.behind(state, update, base.d),
         stamp=update.stamp,
+        named=job.described,
+        each=seen,
     )
     if estimates is not None and job.body is not None and body is None:  # the model itself is sent
         estimates = estimates.having(OWN, Estimate.whole(job.out, files.layout))
     if rule.from_peers is None:
         kept = _write_kept(job, rule, update, estimates)
-    squares = math.fsum(
-        float(update.change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
-    )
-    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body, kept)
+    return MixResult(written.artifact, written.model_sha256, seen.length, refused, body, kept)
 
 
 def _changes_nothing(job: MixJob, rule: _Rule, update: Update[Vector]) -> bool:

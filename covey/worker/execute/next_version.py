@@ -110,11 +110,6 @@ def copy_version(out: Path, layout: Layout, base: MappedModel) -> ModelFile:
         return model.close()
 
 
-def committed(base: MappedModel, change: Vector, columns: slice) -> Tensor:
-    """A block of the version that a change leads to, as the coordinator commits it and every node computes it."""
-    return base.read(columns) + change.read(columns)
-
-
 def open_change(path: Path, codec: Codec, layout: Layout) -> tuple[Vector, Tensor]:
     """A change file: the model part's change, and the raw buffers of the new version behind it.
 
@@ -142,12 +137,19 @@ def write_model(
     synced: bool = True,
     behind: Sequence[Vector] = (),
     stamp: int = 0,
+    named: bool = True,
+    each: Callable[[Tensor], None] = lambda block: None,
 ) -> ModelFile:
-    """The model file that a change leads to, with vectors behind it; on disk when this returns, if it is `synced`."""
-    with ModelWriter(out, layout, synced=synced, behind=len(behind)) as model:
+    """The model file that a change leads to, with vectors behind it; on disk when this returns, if it is `synced`.
+
+    `each` is shown the change block by block, in order; what it raises ends the writing. `named` as for `ModelWriter`.
+    """
+    with ModelWriter(out, layout, synced=synced, behind=len(behind), named=named) as model:
         with Overlap() as writing:
             for columns in spans(base.d, BLOCK_ELEMENTS):
-                pieces = base.as_stored(columns, committed(base, change, columns))
+                block = change.read(columns)
+                each(block)
+                pieces = base.as_stored(columns, base.read(columns) + block)
                 writing.submit(partial(_write_all, model, pieces))
         model.write_tensor(buffers)
         if behind:

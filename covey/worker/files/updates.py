@@ -21,14 +21,21 @@ from covey.worker.files.writing import ArtifactWriter, Overlap, raw_bytes
 
 
 def write_vector(
-    path: Path, codec: Codec, source: Vector, context: CodecContext, tail: Buffer = b"", *, synced: bool = True
+    path: Path,
+    codec: Codec,
+    source: Vector,
+    context: CodecContext,
+    tail: Buffer = b"",
+    *,
+    synced: bool = True,
+    hashed: bool = True,
 ) -> Artifact:
-    """Encode a vector into a file, with `tail` behind it.
+    """Encode a vector into a file, with `tail` behind it; `synced` and `hashed` as for `ArtifactWriter`.
 
     Raises:
         TaskError: A value is not finite.
     """
-    with ArtifactWriter(path, synced=synced) as writer:
+    with ArtifactWriter(path, synced=synced, hashed=hashed) as writer:
         with Overlap() as overlap:
             for piece in codec.encode(source, context):
                 # A piece is valid until the next is asked for, and by then this one may still wait.

@@ -37,10 +37,11 @@ class ArtifactWriter:
     Args:
         path: The file.
         synced: Whether `close` waits for the disk: not where whoever asked for the file sees to that, or needs it not.
+        hashed: Whether it is hashed: not where it stays on this machine, for the next job; then it has no digest.
     """
 
-    def __init__(self, path: Path, *, synced: bool = True) -> None:
-        self._synced, self._begun = synced, 0
+    def __init__(self, path: Path, *, synced: bool = True, hashed: bool = True) -> None:
+        self._synced, self._hashed, self._begun = synced, hashed, 0
         self._path = path
         with disk_errors(path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -54,11 +55,12 @@ class ArtifactWriter:
         at = 0
         while at < len(data):
             piece = data[at : at + CHUNK_BYTES - self._size % CHUNK_BYTES]
-            self._chunk.update(piece)
+            if self._hashed:
+                self._chunk.update(piece)
             with disk_errors(self._path):
                 write_at(self._fd, piece, self._size)
             at, self._size = at + len(piece), self._size + len(piece)
-            if self._size % CHUNK_BYTES == 0:
+            if self._hashed and self._size % CHUNK_BYTES == 0:
                 self._end_chunk()
         if self._synced and self._size - self._begun >= WRITE_BACK_BYTES:
             begin_write_back(self._fd, self._begun, self._size)
@@ -70,7 +72,7 @@ class ArtifactWriter:
 
     def close(self) -> Artifact:
         """Make the file durable, if it is to be (its directory entry is the caller's), and say what is in it."""
-        if self._size % CHUNK_BYTES:
+        if self._hashed and self._size % CHUNK_BYTES:
             self._end_chunk()
         with disk_errors(self._path):
             if os.fstat(self._fd).st_size > self._size:
@@ -78,7 +80,8 @@ class ArtifactWriter:
             if self._synced:
                 os.fsync(self._fd)
         self.abandon()
-        return Artifact(hashlib.sha256(self._table).hexdigest(), self._size, bytes(self._table))
+        digest = hashlib.sha256(self._table).hexdigest() if self._hashed else ""
+        return Artifact(digest, self._size, bytes(self._table))
 
     def abandon(self) -> None:
         """Let go of the file as it is."""

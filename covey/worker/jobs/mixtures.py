@@ -87,6 +87,8 @@ class MixJob:
     """Whether the file must survive a power cut: then the job waits for the disk."""
     may_stay: bool = False
     """Whether nothing is written if nothing changes: the node keeps the model that it has."""
+    described: bool = True
+    """Whether the result says the model's hash and how far it moved: each is a pass over the whole model."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,9 @@ class MixResult:
     artifact: ArtifactField | None
     """None: nothing changed, and the base stays the node's model (`MixJob.may_stay`)."""
     model_sha256: str
-    """Of what was written; empty: nothing was."""
+    """Of what was written; empty: nothing was, or it is not described."""
     moved: float
-    """How far it is from the base: the Euclidean norm of the difference of the parameters."""
+    """How far it is from the base: the Euclidean norm of the difference of the parameters; 0: it is not described."""
     refused: tuple[int, ...] = ()
     """Positions of portions that are no finite models of this run: their shares stayed with the base."""
     body: ArtifactField | None = None

@@ -106,15 +106,6 @@ def write_first(engine: Engine, layout: str, first: Artifact) -> None:
         connection.execute(update(RunRow).values(layout=layout, first=artifact_to_json(first)))
 
 
-def newest_sha256(engine: Engine) -> dict[str, str]:
-    """The model_sha256 of the newest model on record, by its file's digest; empty: nobody knows it."""
-    with translated(), Session(engine) as session:
-        newest = session.get(SnapshotRow, ONLY)
-        if newest is None or not newest.model_sha256:
-            return {}
-        return {artifact_from_json(newest.model).digest: newest.model_sha256}
-
-
 def read_saved(engine: Engine) -> Saved[Artifact]:
     """What a restart begins with.
 

@@ -19,14 +19,14 @@ from covey.node.gossip.state import machine_to_text
 Row = dict[str, Any]
 
 
-def snapshot_row(snapshot: Snapshot[Artifact], model_sha256: str) -> Row:
-    """What a restart begins with; the machine's state is taken down at once."""
+def snapshot_row(snapshot: Snapshot[Artifact]) -> Row:
+    """What a restart begins with; the machine's state is taken down at once. Its model is named at the end."""
     return {
         "id": ONLY,
         "step": snapshot.step,
         "machine": machine_to_text(snapshot.machine),
         "model": artifact_to_json(snapshot.model),
-        "model_sha256": model_sha256,
+        "model_sha256": "",
     }
 
 
@@ -46,7 +46,7 @@ def _body(peer: str, incarnation: int, number: int, artifact: Artifact) -> Row:
     return {"peer": peer, "incarnation": incarnation, "number": number, "artifact": artifact_to_json(artifact)}
 
 
-def step_row(step: int, exchange: Exchange, at: float, trained_s: float, blocked_s: float, sha256: str) -> Row:
+def step_row(step: int, exchange: Exchange, at: float, trained_s: float, blocked_s: float) -> Row:
     """A step, and the mass at its publication."""
     ledger = exchange.ledger
     return {
@@ -59,7 +59,7 @@ def step_row(step: int, exchange: Exchange, at: float, trained_s: float, blocked
         "minted": str(ledger.minted),
         "lost": str(ledger.lost),
         "uncertain": str(exchange.uncertain),
-        "model_sha256": sha256,
+        "model_sha256": "",
     }
 
 

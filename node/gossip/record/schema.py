@@ -63,6 +63,7 @@ class SnapshotRow(Base):
     machine: Mapped[str] = mapped_column(Text())
     model: Mapped[dict[str, Any]]
     model_sha256: Mapped[str]
+    """Empty until the node's part is over."""
 
 
 class BodyRow(Base):
@@ -117,6 +118,7 @@ class StepRow(Base):
     lost: Mapped[str]
     uncertain: Mapped[str]
     model_sha256: Mapped[str]
+    """Of the last one; empty: of the others, whose models have the digest of their file."""
 
 
 class MetricRow(Base):

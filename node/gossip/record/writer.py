@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Engine, delete, exc, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_once
 from typing_extensions import override
 
-from covey.artifact import Artifact, artifact_to_json
-from covey.errors import Obstructed, StoreError, StoreUnavailable
+from covey.artifact import Artifact, artifact_from_json, artifact_to_json
+from covey.errors import CoveyError, Obstructed, StoreError, StoreUnavailable
 from covey.faults import reach
 from covey.gossip.ledger import Batch
 from covey.gossip.push_sum.events import Arrived
@@ -61,7 +61,6 @@ class StepFacts:
 
     trained_s: float = 0.0
     blocked_s: float = 0.0
-    model_sha256: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     filters: tuple[str, ...] | None = None
     """Of the site, that its training has passed; None: this process has not trained yet."""
@@ -89,6 +88,7 @@ class SqliteRecord(Record[Artifact]):
         on_obstructed: Told, on the event loop, what is in the way of a write, each time that it was tried; None: it was
             written after all.
         keeping: Which models stay; None: none.
+        sha256_of: The model_sha256 of a model whose file is there: read at the end, as it takes a pass over the file.
     """
 
     def __init__(
@@ -102,8 +102,10 @@ class SqliteRecord(Record[Artifact]):
         receipts: Receipts | None = None,
         on_obstructed: Callable[[StoreError | None], None] = lambda _: None,
         keeping: Keeping | None = None,
+        sha256_of: Callable[[Artifact], str] = lambda _: "",
     ) -> None:
         self._diary, self._receipts, self._keeping = diary or Diary(), receipts, keeping
+        self._sha256_of = sha256_of
         self._engine, self._durability, self._call = engine, durability, call
         self._facts, self._on_failed, self._on_obstructed = facts, on_failed, on_obstructed
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -145,7 +147,7 @@ class SqliteRecord(Record[Artifact]):
     def publish(self, snapshot: Snapshot[Artifact], batches: Sequence[Batch], then: Callable[[], None]) -> None:
         at, facts = time.time(), self._facts()
         exchange = snapshot.machine.exchange
-        step = rows.step_row(snapshot.step, exchange, at, facts.trained_s, facts.blocked_s, facts.model_sha256)
+        step = rows.step_row(snapshot.step, exchange, at, facts.trained_s, facts.blocked_s)
         tables = [
             (BodyRow, rows.body_rows(snapshot)),
             (KeptRow, rows.kept_rows(snapshot)),
@@ -154,7 +156,7 @@ class SqliteRecord(Record[Artifact]):
         ]
         given = [rows.exchange_out(batch, snapshot, at) for batch in batches]
         stays = self._keeping.row(snapshot, batches) if self._keeping is not None else None
-        newest = rows.snapshot_row(snapshot, facts.model_sha256)
+        newest = rows.snapshot_row(snapshot)
         spans = rows.span_rows(self._diary.taken_out())
         signed = self._receipts.take_unwritten() if self._receipts is not None else []
         measured = [{"step": snapshot.step, "name": name, "value": value} for name, value in facts.metrics.items()]
@@ -197,8 +199,13 @@ class SqliteRecord(Record[Artifact]):
             then()
 
     def ended(self, how: str, reason: str) -> None:
-        """Note how this node's part is over."""
-        self._put("end", lambda connection: _note_end(connection, how, reason), lambda: None)
+        """Note how this node's part is over, and the name of the model that it came to."""
+
+        def save(connection: Connection) -> None:
+            self._name(connection)
+            _note_end(connection, how, reason)
+
+        self._put("end", save, lambda: None)
 
     def note_rest(self) -> None:
         """Note all that the diary has, and what peers signed since: the node stops."""
@@ -223,6 +230,19 @@ class SqliteRecord(Record[Artifact]):
         """Where the thread is."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
+
+    def _name(self, connection: Connection) -> None:
+        """Note the model_sha256 of the newest publication; of a file that cannot be read now it stays unknown."""
+        newest = connection.execute(select(SnapshotRow.model, SnapshotRow.step)).one_or_none()
+        if newest is None:
+            return
+        try:
+            sha256 = self._sha256_of(artifact_from_json(newest.model))
+        except (OSError, CoveyError) as error:
+            log.warning("the model that this node came to cannot be read", reason=str(error))
+            return
+        for table in (SnapshotRow, StepRow):
+            connection.execute(update(table).where(table.step == newest.step).values(model_sha256=sha256))
 
     # -- the thread -------------------------------------------------------------------------------------------------
 

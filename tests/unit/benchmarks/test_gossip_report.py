@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import gossip, peer_streams
-from benchmarks.measuring.gossip import GossipMeasured, GossipWork, _windows
+from benchmarks.measuring.gossip import GossipMeasured, GossipWork, _rounds, _windows
 
 
 def measured(**values: Any) -> GossipMeasured:
@@ -38,7 +38,7 @@ def test_rates_follow_from_what_was_measured() -> None:
     assert run.rate == pytest.approx(4 * 1.0 / 0.03)
     assert run.goodput == pytest.approx(0.75)
     assert math.isnan(measured(floor_s=[]).ratio)
-    mean = measured(work=GossipWork(global_every=1))
+    mean = measured(work=GossipWork(global_every=1), averaged_s=[0.11, 0.12, 0.2])
     assert json.loads(json.dumps(gossip.figures("mean", mean)))["averaged_s"] == pytest.approx(0.12)
     assert gossip.averaged_s(run) is None
 
@@ -48,7 +48,7 @@ def test_the_table_says_what_was_left_out() -> None:
     runs = [
         ("push", measured()),
         ("overlap 1", measured(work=GossipWork(overlap=1))),
-        ("mean", measured(work=GossipWork(global_every=1))),
+        ("mean", measured(work=GossipWork(global_every=1, together_s=5.0), averaged_s=[0.12])),
     ]
     lines = gossip.report(given, 0.5, runs, ["pair, 8"])
     assert lines[0] == "Models of 1.00 MB, medians of 5 steps, load average before the first run 0.5:"
@@ -56,6 +56,7 @@ def test_the_table_says_what_was_left_out() -> None:
         lines[4] == "| push, 4 | 0.03 | 0.02 | 1.50 | 0.02 | 133 | 0.50 | 0.30 | 0.10 | 0.10 + 0.20 (0.10) | 60, 200 |"
     )
     assert lines[5].startswith("| overlap 1, 4 | 0.03 | 0.02 |  | ")
+    assert "|  |  |  | 0.10 + 0.20" in lines[6]
     assert len({line.count("|") for line in lines[2:7]}) == 1
     assert "two pushes, mixed: 0.12 s" in lines[8]
     assert lines[-1] == "Left out, as the time was over: pair, 8."
@@ -75,18 +76,27 @@ def test_a_step_lasts_from_its_first_byte_to_its_last_batch_on_record() -> None:
     assert _windows(spans, GossipWork(), ("take", "mix")) == [3.0]
     assert _windows(spans, GossipWork(global_every=1), ("take",)) == [2.5]  # steps 1, 2, 4, 5, ... do not train
     assert _windows(spans, GossipWork(global_every=3), ("take",)) == []
+    mixed = [{"kind": "mix", "step": step, "began": 11.0, "ended": 11.0 + step} for step in (1, 4, 5, 5, 7)]
+    sent = {"kind": "send", "step": 4, "began": 10.5, "ended": 12.0}
+    assert _rounds([*spans, sent, *mixed], GossipWork(global_every=1)) == [(10.5, 16.0)]
 
 
 def test_what_is_run_follows_from_the_command_line() -> None:
-    given = gossip.parse_arguments(["--nodes", "4", "8", "--only", "power", "pair", "overlap", "mean"])
-    runs = [(kind, work.nodes, work.topology, work.overlap, work.durability) for kind, work in gossip.works(given)]
+    given = gossip.parse_arguments(["--nodes", "4", "8"])
+    names = ("nodes", "topology", "overlap", "durability", "together_s")
+    runs = [(kind, *(getattr(work, name) for name in names)) for kind, work in gossip.works(given)]
     assert runs == [
-        ("mean", 4, "exponential", 0, "process"),
-        ("pair", 4, "matching", 0, "process"),
-        ("pair", 8, "matching", 0, "process"),
-        ("overlap 0", 4, "exponential", 0, "process"),
-        ("overlap 1", 4, "exponential", 1, "process"),
-        ("power", 4, "exponential", 0, "power"),
+        ("push", 4, "exponential", 0, "process", 5.0),
+        ("push", 8, "exponential", 0, "process", 10.0),
+        ("mean", 4, "exponential", 0, "process", 5.0),
+        ("pair", 4, "matching", 0, "process", 5.0),
+        ("pair", 8, "matching", 0, "process", 10.0),
+        ("free", 4, "exponential", 0, "process", 0.0),
+        ("overlap 0", 4, "exponential", 0, "process", 0.0),
+        ("overlap 1", 4, "exponential", 1, "process", 0.0),
+        ("power", 4, "exponential", 0, "power", 5.0),
+        ("complete", 4, "complete", 0, "process", 5.0),
+        ("complete", 8, "complete", 0, "process", 20.0),
     ]
     with pytest.raises(SystemExit):
         gossip.parse_arguments(["--nodes", "1"])

@@ -1,5 +1,6 @@
 """Mixing models of peers: the weighted mean, and what a peer sends that is no model."""
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from covey.artifact import artifact_of_file
 from covey.errors import TaskError
-from covey.learning.models.state import layout_of, write_model
+from covey.learning.models.state import layout_of, model_sha256, write_model
 from covey.testing.protocols import gossip_run
+from covey.vectors import BLOCK_ELEMENTS
 from covey.worker.execute.mix_op import mix
 from covey.worker.files.mapped import MappedModel
 from covey.worker.jobs.mixtures import MixJob, Portion
@@ -74,6 +77,25 @@ def test_what_is_not_finite_is_passed_over_and_the_rest_counts(tmp_path: Path, v
     values, refused = mixed(tmp_path, (wrong, 0.25), (two, 0.25))
     assert values.tolist() == [0.5] * 6
     assert refused == (0,)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_a_value_at_the_end_of_a_long_model_that_is_no_number_spoils_nothing(tmp_path: Path, described: bool) -> None:
+    model = nn.Linear(2 * BLOCK_ELEMENTS, 1, bias=False)
+    layout, paths = layout_of(model), [tmp_path / name for name in ("base", "two", "wrong")]
+    for path, value in zip(paths, (0.0, 2.0, 6.0), strict=True):
+        nn.init.constant_(model.weight, value)
+        if path.name == "wrong":
+            model.weight.data[0, -1] = float("inf")
+        write_model(path, layout, model)
+    portions = tuple(Portion(path, 0.25) for path in paths[1:])
+    job = MixJob(layout.to_json(), paths[0], tmp_path / "out", portions, synced=False, described=described)
+    result = mix(job, HOST)
+    assert result.refused == (1,)
+    assert set(MappedModel(job.out, layout).read(slice(0, model.weight.numel())).tolist()) == {0.5}
+    assert result.artifact == artifact_of_file(job.out)
+    named = (model_sha256(job.out, layout), 0.5 * math.sqrt(model.weight.numel()))
+    assert (result.model_sha256, result.moved) == (named if described else ("", 0.0))
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ def write_update(
     source: Vector,
     path: Path,
     check_cancelled: Callable[[], object],
+    *,
+    hashed: bool = True,
 ) -> tuple[Artifact, tuple[WrittenFile, ...]]:
     """Write the part of an update that is under the rule, not synced, and the node's state that goes with it, synced.
 
@@ -101,6 +103,7 @@ def write_update(
         source: The node's own vector.
         path: Where to write the part.
         check_cancelled: Raises if the job was given up; a drill node that waits for others asks it.
+        hashed: As for `ArtifactWriter`.
 
     Raises:
         TaskError: A value is not finite.
@@ -112,7 +115,7 @@ def write_update(
         source,
         stages_of(spec, codec, **_drill(spec, job, check_cancelled)),
         state,
-        encode=lambda vector: artifacts.append(write_vector(path, codec, vector, context, synced=False)),
+        encode=lambda vector: artifacts.append(write_vector(path, codec, vector, context, synced=False, hashed=hashed)),
         decoded=lambda: codec.reader(map_bytes(path), source.d, layout),
     )
     return artifacts[0], tuple(state.written)

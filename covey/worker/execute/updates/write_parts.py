@@ -155,7 +155,10 @@ class PartsWriter:
         layout = part.layout
         if part.combine == RULE:
             vector = filters.vector(self._vector(layout, gradients), layout.part("model"), leaving)
-            artifact, kept = write_update(spec, self._codec, self._job, layout, vector, path, check_cancelled)
+            hashed = not isinstance(spec, GossipSpec)  # else the node's next job takes it in, and nobody else
+            artifact, kept = write_update(
+                spec, self._codec, self._job, layout, vector, path, check_cancelled, hashed=hashed
+            )
             self._state.extend(kept)
         elif part.in_model:
             before = MappedModel(self._job.base, self._context.layout).buffers

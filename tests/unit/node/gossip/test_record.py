@@ -1,6 +1,7 @@
 """A node's record: what is durable when, what a restart begins with, and records that cannot be used."""
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,7 @@ from covey.node.gossip.record.reader import (
     write_facts,
 )
 from covey.node.gossip.record.rows import peers_by_now
-from covey.node.gossip.record.schema import EdgeRow, ExchangeRow, FilterRow, PeerRow, RunRow, StepRow
+from covey.node.gossip.record.schema import EdgeRow, ExchangeRow, FilterRow, PeerRow, RunRow, SnapshotRow, StepRow
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 
 A, B = Incarnation("a"), Incarnation("b")
@@ -48,7 +49,7 @@ class Written:
         self.failures: list[Exception] = []
         self.order: list[str] = []
         call = asyncio.get_running_loop().call_soon_threadsafe
-        self.step = StepFacts(1.5, 0.5, "sha", {"loss": 2.0})
+        self.step = StepFacts(1.5, 0.5, {"loss": 2.0})
         self.record = SqliteRecord(self.engine, "process", call, lambda: self.step, self.failures.append)
         self.machine = PushSum(A, POLICY, [B], is_met=True)
 
@@ -152,6 +153,33 @@ async def test_whatever_goes_wrong_in_its_thread_or_in_an_answer_is_said(tmp_pat
     written.record.close()
     await asyncio.sleep(0)
     assert (len(written.failures), written.order) == (2, ["note"])
+
+
+async def test_the_model_that_a_node_came_to_is_named_at_the_end_if_its_file_can_be_read(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    call = asyncio.get_running_loop().call_soon_threadsafe
+    files = {body("old").digest: "sha of old"}
+
+    def sha256_of(model: Artifact) -> str:
+        if model.digest not in files:
+            raise OSError(errno.EIO, "it cannot be read")
+        return files[model.digest]
+
+    record = SqliteRecord(written.engine, "process", call, StepFacts, written.failures.append, sha256_of=sha256_of)
+    names = lambda table: [row["model_sha256"] for row in rows_of(written.engine, table)]  # noqa: E731
+    for step, model in enumerate(("old", "new")):
+        record.publish(Snapshot(step, written.machine, body(model), {}, {}), (), written.says(model))
+        record.ended("completed", "")
+        done = asyncio.Event()
+        record.when_durable(done.set)
+        await done.wait()
+        assert (names(SnapshotRow), names(StepRow)) == ([["sha of old"], [""]][step], ["sha of old", ""][: step + 1])
+    files[body("new").digest] = "sha of new"
+    record.ended("completed", "")
+    await asyncio.to_thread(record.close)
+    assert (names(SnapshotRow), names(StepRow)) == (["sha of new"], ["sha of old", "sha of new"])
+    assert [row["ended"] for row in rows_of(written.engine, RunRow)] == ["completed"]
+    assert written.failures == []
 
 
 async def test_a_write_for_which_there_is_no_room_is_made_when_there_is(tmp_path: Path) -> None:
