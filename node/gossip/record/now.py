@@ -95,7 +95,7 @@ class Teller:
         if machine.phase == "new":
             waits_for = f"waiting for nodes: {machine.exchange.heard} of {self._min_nodes} are there"
         elif executor.finished == "completed" and self._stays:
-            waits_for = "nothing: all are through, and it stays until it is stopped"
+            waits_for = "nothing: it stays until it is stopped"
         since = told.since if told is not None and told.waits_for == waits_for else time.time()
         return Now(
             machine.step,
