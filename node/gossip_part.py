@@ -31,6 +31,7 @@ from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.now import Teller
 from covey.node.gossip.record.reader import digests_of, read_models, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
+from covey.node.models.holders import Holders
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.lives import Part
@@ -158,9 +159,9 @@ class GossipPart:
         except _Stopped:
             return "stopped"
         kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
-        receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
-        actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
-        network = PeerNetwork(self._settings(home, receipts, actor), files, actor, holdings=actor.shelf)
+        receipts, holders = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept), Holders(files)
+        actor = GossipActor(self._surroundings(home, holders, receipts), stays=self._terms.stays)
+        network = PeerNetwork(self._settings(home, receipts, actor), holders, actor, holdings=actor.shelf)
         telling: asyncio.Task[None] | None = None
         try:
             await network.start()
@@ -238,7 +239,7 @@ class GossipPart:
             raise SpecError(f"model.initial: {model} was changed meanwhile; start the node again")
         return model
 
-    def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
+    def _surroundings(self, home: Residence, holders: Holders[ArtifactFiles], receipts: Receipts) -> Surroundings:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
         names = [peer.node for peer in facts.peers]
         model_bytes, kept_bytes = self._sizes(home)
@@ -264,7 +265,7 @@ class GossipPart:
             attack.require_plain(spec)
         return Surroundings(
             terms.node,
-            files,
+            holders,
             self._worker,
             planner,
             course,
