@@ -1,14 +1,17 @@
-"""What a node knows of a gossip run that its coordinator has handed out, and what the coordinator knows of its part."""
+"""A gossip run that a coordinator has handed out: what a node knows of it, and what the coordinator has of its part."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from covey import messages as msg
 from covey.gossip.ledger import Incarnation
-from covey.node.gossip_part import GossipPart
-from covey.node.peers.roster import Roster
+from covey.node.gossip.orders import founders_of
+from covey.node.gossip_part import GossipPart, Terms
+from covey.node.operator.config import NodeConfig
+from covey.node.peers.roster import Member, Roster
 from covey.spec import GossipSpec
 from covey.wire.evictions import SignedNotice
 
@@ -56,3 +59,30 @@ class Handed:
     notices: dict[tuple[Incarnation, bool], SignedNotice] = field(default_factory=dict)
     part: GossipPart | None = None
     told: Told = field(default_factory=Told)
+
+
+def terms_of(config: NodeConfig, spec: GossipSpec, order: msg.GossipOrder, me: str, *, rejoins: bool) -> Terms:
+    """On what terms this node takes part in a run that was handed out."""
+    peers = config.peers
+    return Terms(
+        config,
+        spec,
+        order.run,
+        peers.listen,
+        peers.relay,
+        peers.durability,
+        rejoins,
+        first_sha256=order.model_sha256,
+        founders=tuple(founders_of(order)),
+        part=next((member.part for member in order.members if member.name == me), 0),
+    )
+
+
+def roster_of(order: msg.GossipOrder) -> Roster:
+    """Who takes part, as the coordinator says."""
+    return Roster({member.name: member for member in members_of(order.members)})
+
+
+def members_of(listed: Iterable[msg.GossipMember]) -> list[Member]:
+    """Nodes as peers call them."""
+    return [Member(member.name, member.address, member.fingerprint) for member in listed]

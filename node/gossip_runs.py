@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
@@ -26,13 +26,13 @@ from covey.node.gossip.orders import forget_order, founders_of, keep_order, kept
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import read_facts
 from covey.node.gossip.stating import Stated, statement_of
-from covey.node.gossip_handed import Handed
+from covey.node.gossip_handed import Handed, members_of, roster_of, terms_of
 from covey.node.gossip_models import GivenModels
-from covey.node.gossip_part import GossipPart, Terms, worker_of
+from covey.node.gossip_part import GossipPart, worker_of
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.network import FOLDER as NOTICES
-from covey.node.peers.roster import Member, Roster
+from covey.node.peers.roster import Member
 from covey.node.ports import Link
 from covey.node.site_log.site_log import SiteLog
 from covey.spec import GossipSpec, parse_json
@@ -366,33 +366,6 @@ class GossipRuns:
         stated = Stated(self._identity.federation, run.order.run, key, number, told, run.failure)
         folder = run_folder(self._config.data_dir, run.order.run) / str(incarnation)
         return statement_of(folder, run.spec, stated)
-
-
-def terms_of(config: NodeConfig, spec: GossipSpec, order: msg.GossipOrder, me: str, *, rejoins: bool) -> Terms:
-    """On what terms this node takes part in a run that was handed out."""
-    peers = config.peers
-    return Terms(
-        config,
-        spec,
-        order.run,
-        peers.listen,
-        peers.relay,
-        peers.durability,
-        rejoins,
-        first_sha256=order.model_sha256,
-        founders=tuple(founders_of(order)),
-        part=next((member.part for member in order.members if member.name == me), 0),
-    )
-
-
-def roster_of(order: msg.GossipOrder) -> Roster:
-    """Who takes part, as the coordinator says."""
-    return Roster({member.name: member for member in members_of(order.members)})
-
-
-def members_of(listed: Iterable[msg.GossipMember]) -> list[Member]:
-    """Nodes as peers call them."""
-    return [Member(member.name, member.address, member.fingerprint) for member in listed]
 
 
 def _say_failure(task: asyncio.Task[object]) -> None:

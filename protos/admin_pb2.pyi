@@ -15,6 +15,36 @@ class SubmitRunRequest(_message.Message):
     spec_json: str
     def __init__(self, spec_toml: _Optional[str] = ..., spec_json: _Optional[str] = ...) -> None: ...
 
+class CheckRunReply(_message.Message):
+    __slots__ = ("spec", "notes", "noted", "waits_for", "nodes", "nodes_count", "ready")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    NOTED_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    NODES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    spec: str
+    notes: str
+    noted: str
+    waits_for: str
+    nodes: _containers.RepeatedCompositeFieldContainer[CheckedNode]
+    nodes_count: int
+    ready: int
+    def __init__(self, spec: _Optional[str] = ..., notes: _Optional[str] = ..., noted: _Optional[str] = ..., waits_for: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[CheckedNode, _Mapping]]] = ..., nodes_count: _Optional[int] = ..., ready: _Optional[int] = ...) -> None: ...
+
+class CheckedNode(_message.Message):
+    __slots__ = ("node", "connected", "refusal", "remark")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    connected: bool
+    refusal: str
+    remark: str
+    def __init__(self, node: _Optional[str] = ..., connected: _Optional[bool] = ..., refusal: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
+
 class SubmitModelRequest(_message.Message):
     __slots__ = ("submission", "model", "data")
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]

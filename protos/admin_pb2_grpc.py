@@ -45,6 +45,11 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.SubmitModelRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.Run.FromString,
                 _registered_method=True)
+        self.CheckRun = channel.unary_unary(
+                '/covey.v1.Admin/CheckRun',
+                request_serializer=covey_dot_protos_dot_admin__pb2.SubmitModelRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.CheckRunReply.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/covey.v1.Admin/ListRuns',
                 request_serializer=covey_dot_protos_dot_admin__pb2.ListRunsRequest.SerializeToString,
@@ -189,6 +194,14 @@ class AdminServicer:
     def SubmitRunWithModel(self, request_iterator, context):
         """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
         found to be right: then the file is sent; the second one is the run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckRun(self, request, context):
+        """What a submission would come to: what is wrong with it is refused, and nothing is recorded. Of a file that would come with it
+        only the announcement is sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,6 +388,11 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=covey_dot_protos_dot_admin__pb2.SubmitModelRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.Run.SerializeToString,
             ),
+            'CheckRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRun,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.SubmitModelRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.CheckRunReply.SerializeToString,
+            ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.ListRunsRequest.FromString,
@@ -560,6 +578,33 @@ class Admin:
             '/covey.v1.Admin/SubmitRunWithModel',
             covey_dot_protos_dot_admin__pb2.SubmitModelRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/CheckRun',
+            covey_dot_protos_dot_admin__pb2.SubmitModelRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.CheckRunReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class AdminStub:
     """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
     found to be right: then the file is sent; the second one is the run.
     """
+    CheckRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SubmitModelRequest, _admin_pb2.CheckRunReply]
+    """What a submission would come to: what is wrong with it is refused, and nothing is recorded. Of a file that would come with it
+    only the announcement is sent.
+    """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsReply]
     ShowRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.Run]
     WatchRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.RunStatus]
@@ -89,6 +93,10 @@ class AdminAsyncStub(AdminStub):
     SubmitRunWithModel: _aio.StreamStreamMultiCallable[_admin_pb2.SubmitModelRequest, _admin_pb2.Run]  # type: ignore[assignment]
     """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
     found to be right: then the file is sent; the second one is the run.
+    """
+    CheckRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.SubmitModelRequest, _admin_pb2.CheckRunReply]  # type: ignore[assignment]
+    """What a submission would come to: what is wrong with it is refused, and nothing is recorded. Of a file that would come with it
+    only the announcement is sent.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsReply]  # type: ignore[assignment]
     ShowRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.Run]  # type: ignore[assignment]
@@ -146,6 +154,16 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.Run], _abc.AsyncIterator[_admin_pb2.Run]]:
         """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
         found to be right: then the file is sent; the second one is the run.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckRun(
+        self,
+        request: _admin_pb2.SubmitModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.CheckRunReply, _abc.Awaitable[_admin_pb2.CheckRunReply]]:
+        """What a submission would come to: what is wrong with it is refused, and nothing is recorded. Of a file that would come with it
+        only the announcement is sent.
         """
 
     @_abc_1.abstractmethod

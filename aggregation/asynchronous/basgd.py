@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from pydantic import Field, JsonValue
-from typing_extensions import override
 
-from covey.aggregation.asynchronous.contract import (
-    Arrival,
-    AsyncContext,
-    AsyncPolicy,
-    AsyncStep,
-    Decision,
-    Pinned,
-    Verdict,
+from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncStep, Decision, Verdict
+from covey.aggregation.asynchronous.holding import (
+    Combined,
+    HeldState,
+    HoldingPolicy,
+    RuleOptions,
+    apply_rule,
+    load_rule,
+    opened,
+    released,
+    take,
 )
-from covey.aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
 from covey.aggregation.matrix import Row
 from covey.options import PluginOptions
 
@@ -32,7 +33,7 @@ class BASGDOptions(PluginOptions):
     """After so many updates with a buffer still empty the nodes are dealt out anew; default: twice the nodes."""
 
 
-class BASGD(AsyncPolicy[HeldState]):
+class BASGD(HoldingPolicy):
     """Buffered asynchronous SGD: x <- x - lr rule(h_1, ..., h_B), h_b the mean of the updates in buffer b.
 
     Yang & Li, "BASGD: Buffered Asynchronous SGD for Byzantine Learning" (ICML 2021; JMLR 24, 2023; arXiv
@@ -51,7 +52,6 @@ class BASGD(AsyncPolicy[HeldState]):
     """
 
     Options = BASGDOptions
-    State = HeldState
     options: BASGDOptions
 
     def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
@@ -67,14 +67,6 @@ class BASGD(AsyncPolicy[HeldState]):
     def min_nodes(self) -> int:
         """B: with fewer nodes a buffer would always be empty."""
         return self.options.buffers
-
-    def pinned(self, state: HeldState) -> Pinned:
-        """The held updates."""
-        return state.pinned()
-
-    @override
-    def dropped(self, state: HeldState, numbers: Collection[int]) -> HeldState:
-        return state.without(numbers)
 
     def decide(self, arrival: Arrival, state: HeldState, context: AsyncContext) -> Decision[HeldState]:
         """Put the update into its node's buffer, and release all if none is empty now.
@@ -95,9 +87,7 @@ class BASGD(AsyncPolicy[HeldState]):
             verdict = Verdict(arrival.node, "held", numbers=numbers, number=arrival.number)
             return Decision((verdict, *replaced), HeldState(held=held, arrivals=arrivals))
         verdicts, step = self._release(opened(arrival, held, context), dealt, context)
-        first = [v for v in verdicts if v.number == arrival.number]
-        others = [v for v in verdicts if v.number != arrival.number]
-        return Decision((*first, *replaced, *others), HeldState(), step)
+        return released(arrival, replaced, verdicts, step)
 
     def _dealt(self, held: Mapping[str, int], arrivals: int, context: AsyncContext) -> dict[str, int]:
         """Node to its buffer."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from pydantic import Field, JsonValue
-from typing_extensions import override
 
-from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncPolicy, AsyncStep, Decision, Verdict
-from covey.aggregation.asynchronous.contract import Pinned as Pinned
+from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncStep, Decision, Verdict
 from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
-from covey.aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
+from covey.aggregation.asynchronous.holding import (
+    Combined,
+    HeldState,
+    HoldingPolicy,
+    RuleOptions,
+    apply_rule,
+    load_rule,
+    opened,
+    released,
+    take,
+)
 from covey.aggregation.matrix import Row
 from covey.aggregation.weights import effective_shares
 
@@ -26,7 +34,7 @@ class BufferedOptions(DampeningOptions):
     """How an update is scaled for its staleness; `polynomial` with its 0.5 is FedBuff's 1 / sqrt(1 + tau)."""
 
 
-class Buffered(AsyncPolicy[HeldState]):
+class Buffered(HoldingPolicy):
     """K updates at a time: x <- x + lr rule(s(tau_1) d_1, ..., s(tau_K) d_K).
 
     Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation" (AISTATS 2022, arXiv 2106.06639).
@@ -45,7 +53,6 @@ class Buffered(AsyncPolicy[HeldState]):
     """
 
     Options = BufferedOptions
-    State = HeldState
     options: BufferedOptions
 
     def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
@@ -62,14 +69,6 @@ class Buffered(AsyncPolicy[HeldState]):
         """K."""
         return self.options.k
 
-    def pinned(self, state: HeldState) -> Pinned:
-        """The held updates."""
-        return state.pinned()
-
-    @override
-    def dropped(self, state: HeldState, numbers: Collection[int]) -> HeldState:
-        return state.without(numbers)
-
     def decide(self, arrival: Arrival, state: HeldState, context: AsyncContext) -> Decision[HeldState]:
         """Hold the update, or release all if it is the K-th.
 
@@ -84,9 +83,7 @@ class Buffered(AsyncPolicy[HeldState]):
             return Decision((verdict, *replaced), HeldState(held=held, arrivals=state.arrivals + 1))
         rows = opened(arrival, held, context)
         verdicts, step = self._release(rows, context)
-        first = [v for v in verdicts if v.number == arrival.number]
-        others = [v for v in verdicts if v.number != arrival.number]
-        return Decision((*first, *replaced, *others), HeldState(), step)
+        return released(arrival, replaced, verdicts, step)
 
     def _release(self, arrivals: list[Arrival], context: AsyncContext) -> tuple[list[Verdict], AsyncStep]:
         taus = [context.staleness(arrival) for arrival in arrivals]

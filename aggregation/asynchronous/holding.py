@@ -7,8 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from pydantic import Field, JsonValue
 from torch import Tensor
+from typing_extensions import override
 
-from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, Pinned, PolicyState, Verdict
+from covey.aggregation.asynchronous.contract import (
+    Arrival,
+    AsyncContext,
+    AsyncPolicy,
+    AsyncStep,
+    Decision,
+    Pinned,
+    PolicyState,
+    Verdict,
+)
 from covey.aggregation.contract import AGGREGATORS, Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import SpecError
@@ -41,6 +51,36 @@ class HeldState(PolicyState):
         """The same, but these updates are not held any more."""
         left = {node: number for node, number in self.held.items() if number not in numbers}
         return HeldState(held=left, arrivals=self.arrivals)
+
+
+class HoldingPolicy(AsyncPolicy[HeldState]):
+    """A policy that holds updates, and releases all of them at once by a rule for rounds."""
+
+    State = HeldState
+
+    def pinned(self, state: HeldState) -> Pinned:
+        """The held updates."""
+        return state.pinned()
+
+    @override
+    def dropped(self, state: HeldState, numbers: Collection[int]) -> HeldState:
+        return state.without(numbers)
+
+
+def released(
+    arrival: Arrival, replaced: tuple[Verdict, ...], verdicts: Sequence[Verdict], step: AsyncStep
+) -> Decision[HeldState]:
+    """The decision that makes a step: nothing is held any more.
+
+    Args:
+        arrival: Its verdict comes first.
+        replaced: As of `take`.
+        verdicts: On all that was held, and the arrival.
+        step: What they make.
+    """
+    first = [verdict for verdict in verdicts if verdict.number == arrival.number]
+    others = [verdict for verdict in verdicts if verdict.number != arrival.number]
+    return Decision((*first, *replaced, *others), HeldState(), step)
 
 
 def load_rule(section: RuleOptions, rows: int, at: str) -> Aggregator:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from covey.coordinator.admin.access.study_edits import STUDY_CALLS
+from covey.coordinator.admin.checking import CHECK_CALLS
 from covey.coordinator.admin.service import AdminService
 from covey.protos import admin_pb2
 from covey.wire.errors import translated, translated_stream
@@ -43,6 +44,7 @@ def admin_handler(service: AdminService) -> grpc.GenericRpcHandler:
     """`covey.v1.Admin`."""
     types = admin_pb2.DESCRIPTOR.services_by_name["Admin"].methods_by_name
     calls = {name: getattr(service, method) for name, method in ADMIN_CALLS.items()}
+    calls |= {name: getattr(service.checks, method) for name, method in CHECK_CALLS.items()}
     calls |= {name: getattr(service.study_edits, method) for name, method in STUDY_CALLS.items()}
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(

@@ -19,6 +19,7 @@ from covey.coordinator.admin import at_work, views
 from covey.coordinator.admin.access.callers import Access, Right
 from covey.coordinator.admin.access.evictions import Evictions
 from covey.coordinator.admin.access.study_edits import StudyEdits
+from covey.coordinator.admin.checking import RunChecks
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.admin.scoped import ScopedViews
@@ -96,6 +97,7 @@ class AdminService:
         self.study_edits = StudyEdits(self._access, env.store, env.studies, wake, env.now)
         services = SubmissionServices(*ports, env.studies, env.now, env.allow_paths, env.data_paths)
         self._submissions = Submissions(services)
+        self.checks = RunChecks(self._access, self._submissions, services, env.sessions, env.runs.places.room)
 
     async def _run(self, context: Context, text: str, right: Right = "read") -> RunRecord:
         """The run that a caller names, who may do this with it."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import Counted
 from covey.coordinator.runs.mode import Mode
+from covey.coordinator.runs.ports import Worker
 from covey.machines.values import ValueTable
 from covey.storage.record.contract import RunRecord, Store
-from covey.worker.client.client import Worker
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,27 @@ class Replaying(Protocol):
         """Make every decision again; `on_progress(done, whole)` is called after each."""
 
 
-class ReplayOf(Protocol):
-    """Prepares a replay of a run."""
+@dataclass(frozen=True)
+class ReplayInputs:
+    """A run on record, and what its decisions are made again with.
 
-    def __call__(
-        self,
-        store: Store,
-        run: RunRecord,
-        artifacts: Path,
-        worker: Worker,
-        folder: Path,
-        *,
-        allow_path: bool = False,
-        data_paths: Mapping[str, str] | None = None,
-    ) -> Replaying:
-        """The record, the run, its files by digest, the worker, and an empty folder for what comes out."""
+    Attributes:
+        store: The record; only read.
+        run: The run.
+        artifacts: The folder of the coordinator's files, by digest.
+        worker: Makes the decisions.
+        folder: An empty folder for what comes out.
+        allow_path: Whether the run may name its task, rules and codecs by import paths.
+        data_paths: Where the task finds the coordinator's own data, by name.
+    """
+
+    store: Store
+    run: RunRecord
+    artifacts: Path
+    worker: Worker
+    folder: Path
+    allow_path: bool = False
+    data_paths: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class ModeRoom:
     section: tuple[str, str]
     begin: Callable[[ActiveRun], Mode]
     values: ValueTable
-    replay: ReplayOf
+    replay: Callable[[ReplayInputs], Replaying]
 
     def asked(self, spec_json: str) -> int:
         """How many rounds or updates a stored specification asks for; 0 if it does not say."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from covey.coordinator.modes.asynchronous import events as async_events
 from covey.coordinator.modes.asynchronous import machine as async_machine
 from covey.coordinator.modes.asynchronous.mode import AsyncMode
 from covey.coordinator.modes.asynchronous.replay import Replay as AsyncReplay
-from covey.coordinator.modes.contract import ModeRoom, Replaying
+from covey.coordinator.modes.contract import ModeRoom, Replaying, ReplayInputs
 from covey.coordinator.modes.gossip import events as gossip_events
 from covey.coordinator.modes.gossip import machine as gossip_machine
 from covey.coordinator.modes.gossip.mode import GossipMode
@@ -25,8 +25,7 @@ from covey.driver.event_log import EventLog
 from covey.errors import SpecError
 from covey.machines import attendance, evaluation, membership, protocol, stopping
 from covey.machines.values import ValueTable
-from covey.storage.record.contract import RunRecord, Store
-from covey.worker.client.client import Worker
+from covey.storage.record.contract import RunRecord
 
 SHARED = protocol, membership, evaluation, attendance, stopping
 """Where the values of all modes' machines are defined."""
@@ -72,20 +71,10 @@ def event_log(folder: Path, clock: Callable[[], float], run: RunRecord) -> Event
     return EventLog(folder, run.mode, run.run, room_of(run.mode).values, clock)
 
 
-def replay_of(
-    store: Store,
-    run: RunRecord,
-    artifacts: Path,
-    worker: Worker,
-    folder: Path,
-    *,
-    allow_path: bool = False,
-    data_paths: Mapping[str, str] | None = None,
-) -> Replaying:
-    """A replay of a recorded run (`ReplayOf`).
+def replay_of(given: ReplayInputs) -> Replaying:
+    """A replay of a recorded run.
 
     Raises:
         SpecError: Its mode is not known here.
     """
-    replay = room_of(run.mode).replay
-    return replay(store, run, artifacts, worker, folder, allow_path=allow_path, data_paths=data_paths)
+    return room_of(given.run.mode).replay(given)

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from covey.coordinator.modes.contract import ReplayInputs
 from covey.errors import LayoutError, NotFound
 from covey.layout import Layout
 from covey.spec import parse_json
-from covey.storage.record.contract import Json, RunRecord, UpdateRecord
-from covey.worker.client.client import Worker
-from covey.worker.jobs.operations import INITIAL
-from covey.worker.jobs.runs import InitialJob
+from covey.storage.record.contract import Json, UpdateRecord
+from covey.worker.jobs.operations import DESCRIBE, INITIAL
+from covey.worker.jobs.runs import DescribeJob, Description, InitialJob
 
 
-async def first_version(worker: Worker, run: RunRecord, out: Path, artifacts: Path, *, allow_path: bool) -> str:
+async def first_version(given: ReplayInputs, out: Path) -> str:
     """Make a run's version 0 again, and write it to `out`; returns the model's SHA-256 (hex).
-
-    Args:
-        worker: Makes it.
-        run: The run.
-        out: The file.
-        artifacts: Where the run's files are, and among them the model that it began with, if it was given one.
-        allow_path: Whether the task may be named by its import path.
 
     Raises:
         LayoutError: The task that is installed here makes another model than the run's.
         NotFound: The model that the run began with is not there any more.
         CoveyError: As the worker says.
     """
+    run = given.run
     digest = parse_json(run.spec).model.digest
-    source = artifacts / digest if digest else None
+    source = given.artifacts / digest if digest else None
     if source is not None and not source.is_file():
         raise NotFound(f"the model that the run began with is gone: {source}; restore a backup")
-    initial_version = await worker.do(INITIAL, InitialJob(run.run, run.spec, out, allow_path, source=source))
+    job = InitialJob(run.run, run.spec, out, given.allow_path, source=source)
+    initial_version = await given.worker.do(INITIAL, job)
     if Layout.from_json(initial_version.layout) != Layout.from_json(run.layout):
         raise LayoutError("the task installed here makes another model than the run's")
     return initial_version.model_sha256
+
+
+async def described(given: ReplayInputs) -> Description:
+    """What the run's specification asks for, as the worker says. Raises CoveyError, as the worker says."""
+    return await given.worker.do(DESCRIBE, DescribeJob(given.run.spec, given.allow_path, given.data_paths))
+
+
+def files_of(given: ReplayInputs, number: int, slots: Iterable[str] = ()) -> tuple[Path, dict[str, Path]]:
+    """Where a version of the replay goes, and what is kept with it, by slot."""
+    folder = given.folder
+    return folder / f"version-{number}", {slot: folder / f"{slot.replace('/', '-')}-{number}" for slot in slots}
 
 
 def require_kept(update: UpdateRecord, artifacts: Path) -> None:

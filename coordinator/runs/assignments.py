@@ -172,21 +172,5 @@ def evaluation_assignment(
     run: RunRecord, base: VersionRecord, data: bytes, roster_index: int, inputs: AssignmentInputs = AssignmentInputs()
 ) -> msg.Assignment:
     """Evaluate version `base` only."""
-    file = layout_file(run.layout)
-    return msg.Assignment(
-        run=run.run,
-        round=base.version,
-        attempt=0,
-        work="evaluate",
-        spec=run.spec,
-        layout="" if file else run.layout,
-        layout_file=file,
-        version=base.version,
-        model_sha256=base.model_sha256,
-        model=base.artifact,
-        roster_index=roster_index,
-        num_partitions=run.parts,
-        download_granted=is_small(base.artifact),
-        model_data=data,
-        change=inputs.change,
-    )
+    inputs = AssignmentInputs(change=inputs.change)
+    return replace(assignment(run, base, data, roster_index, base.version, 0, inputs), work="evaluate")

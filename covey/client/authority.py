@@ -132,12 +132,15 @@ def issue(
     check_name(name)
     if (to / "federation.json").exists():
         _same(to, name, role, authority)
+        if csr is None and not all((to / file).exists() for file in ("tls.key", "signing.key")):
+            raise IdentityError(f"{to} holds the certificate of {name!r}, its keys are elsewhere: give its --request")
     if csr is None:
         signing_request(to, name)
         key = tls_key_in(to / "tls.key").public_key()
     else:
         to.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = _requested(csr, name)
+        _not_of_others(to, key)
     issued = authority.issue(name, role, key, days)
     Identity.write(
         to,
@@ -153,9 +156,16 @@ def issue(
 
 
 def _same(folder: Path, name: str, role: str, authority: Authority) -> None:
-    existing = Identity.load(folder)
-    if (existing.name, existing.role, existing.federation) != (name, role, authority.federation):
-        raise Conflict(f"{folder} holds the identity of {existing.role} {existing.name!r} already; give another folder")
+    existing = Identity.whose(folder)
+    if existing != (name, role, authority.federation):
+        raise Conflict(f"{folder} holds the identity of {existing[1]} {existing[0]!r} already; give another folder")
+
+
+def _not_of_others(folder: Path, key: ec.EllipticCurvePublicKey) -> None:
+    """A certificate for another key than the one beside it would make both useless."""
+    path = folder / "tls.key"
+    if path.exists() and tls_key_in(path).public_key() != key:
+        raise Conflict(f"the request is for another key than {path}; give another folder with --to")
 
 
 def _requested(path: Path, name: str) -> ec.EllipticCurvePublicKey:

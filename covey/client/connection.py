@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from covey.client.audit.bundle import write_bundle
 from covey.client.audit.verify import AuditReport, examine, examine_record
 from covey.client.export import OnBytes, models_elsewhere, require_model, write_version
+from covey.client.models.checking import CheckedRun, checked
 from covey.client.models.initial import submitted
 from covey.client.reading import paging, site_log
 from covey.client.reading.access import Access
@@ -51,8 +52,7 @@ if TYPE_CHECKING:
 
 STOP_DEADLINE_S = 20.0
 """The coordinator answers when the run has ended, after ten seconds at the latest."""
-BACKUP_DEADLINE_S = 3600.0
-DELETE_DEADLINE_S = 600.0
+BACKUP_DEADLINE_S, DELETE_DEADLINE_S = 3600.0, 600.0
 
 
 def connect(
@@ -108,15 +108,15 @@ class Connection:
     # -- runs
 
     def submit(self, spec: Specification) -> Run:
-        """Check a specification, here and at the coordinator, and queue the run.
+        """Check a specification (a TOML file's path, its text, a mapping), here and at the coordinator; queue the run.
 
-        Args:
-            spec: The path of a TOML file, its text, or the same as a mapping.
-
-        Raises:
-            SpecError: It is wrong; the message names key, value and choices.
+        Raises `SpecError` where it is wrong: the message names key, value and choices.
         """
         return value_of(Run, submitted(self._access, spec))
+
+    def check(self, spec: Specification) -> CheckedRun:
+        """What submitting a specification would come to. Nothing is recorded. Raises as `submit`."""
+        return checked(self._access, spec)
 
     def runs(self, limit: int = 100, *, before: str = "") -> list[Run]:
         """The newest runs, the newest first; `before`: only those submitted before this one (its id)."""

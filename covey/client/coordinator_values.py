@@ -1,11 +1,15 @@
-"""What a coordinator is asked for about itself, as plain frozen values; `covey.client.values` has these names too.
+"""What a coordinator is asked for about itself and its nodes, as plain values; `covey.client.values` has them too.
 
 Times are Unix seconds. Sizes are bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,75 @@ class Backup:
     bytes: int = 0
     machine: str = ""
     """The coordinator's: where the folder is."""
+
+
+@dataclass(frozen=True)
+class NodeWork:
+    """What a node works on now, for one run."""
+
+    run: str
+    name: str
+    """Of the run, with its study (STUDY/NAME)."""
+    round: int
+    phase: str
+    """As in `NodeProgress`."""
+    step: int = 0
+    steps: int = 0
+    since: float | None = None
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+@dataclass(frozen=True)
+class Node:
+    """An enrolled node."""
+
+    node: str
+    state: str
+    """`connected`, `away`, `evicted` or `left`."""
+    enrolled_at: float = 0.0
+    last_seen_at: float | None = None
+    certificate_expires_at: float = 0.0
+    version: str = ""
+    device: str = ""
+    tasks: tuple[str, ...] = ()
+    accepted: int = 0
+    """Updates, over all runs."""
+    rejected: int = 0
+    drill: str = ""
+    """The attack that it said to be a drill for; empty: none."""
+    declined: int = 0
+    """Rounds, over all runs, without an update of it: it said so."""
+    lost: int = 0
+    """It had no connection."""
+    late: int = 0
+    """It had one, and did not answer in time."""
+    last_reason: str = ""
+    """Of its newest answer that was no update that counts: run, round, verdict and why."""
+    work: tuple[NodeWork, ...] = ()
+    """Of a connected node: what it does now, run by run."""
+    max_runs: int = 0
+    """And how many runs it takes at once; 0: it does not say, as in the next two."""
+    memory_bytes: int = 0
+    """For runs, free when it connected."""
+    gpu_memory_bytes: int = 0
+    """Free on its GPU then; 0 also: it has none."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth remembering: an eviction, a refusal, a restart."""
+
+    at: float
+    kind: str
+    run: str = ""
+    node: str = ""
+    detail: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeDetail:
+    """A node, and its newest events."""
+
+    node: Node
+    events: tuple[Event, ...] = ()

@@ -39,12 +39,14 @@ from covey.node.gossip.record.proofs import judged, proof_to_json, read_proofs, 
 from covey.node.gossip.record.reader import (
     RunFacts,
     machine_of,
+    read_filters,
     read_models,
     read_receipts,
     read_saved,
     require_facts,
     rows_of,
 )
+from covey.node.gossip.record.rows import peers_by_now
 from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
 from covey.spec import GossipSpec, parse_data, parse_json
 from covey.wire.mass_receipts import MassStatement
@@ -68,7 +70,8 @@ class NodeState:
         trained_s: Seconds of training since the start of the process that published last.
         blocked_s: Seconds between trainings, likewise.
         metrics: Of the newest training.
-        peers: What it knew of peers at its newest publication: name, incarnation, state and step of each.
+        peers: What it knew of peers at its newest publication, name, incarnation, state and step of each; and who is
+            out by now.
     """
 
     facts: RunFacts
@@ -89,6 +92,8 @@ class NodeState:
     """Of nodes that gave what cannot be, as they signed it themselves; each was checked when it came."""
     farewells: Sequence[SignedMass] = ()
     """Of nodes that left, as they signed them."""
+    filters: tuple[str, ...] = ()
+    """Of its site, that its newest training has passed, with their versions."""
     now: Now | None = None
     """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
 
@@ -141,23 +146,25 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             raise SpecError("the record is of a run of another mode")
         steps, snapshot = rows_of(engine, StepRow), rows_of(engine, SnapshotRow)
         last = steps[-1] if steps else {}
+        machine = machine_of(facts, policy_of(spec.gossip, len(facts.peers), allow_path=True), saved)
         metrics = {row["name"]: row["value"] for row in rows_of(engine, MetricRow) if row["step"] == last.get("step")}
         model = saved.snapshot.model if saved.snapshot is not None else None
         return NodeState(
             facts=facts,
-            machine=machine_of(facts, policy_of(spec.gossip, len(facts.peers), allow_path=True), saved),
+            machine=machine,
             spec=spec,
             model=_path(folder, model) if model is not None else None,
             model_sha256=snapshot[0]["model_sha256"] if snapshot else "",
             trained_s=last.get("trained_s", 0.0),
             blocked_s=last.get("blocked_s", 0.0),
             metrics=metrics,
-            peers=rows_of(engine, PeerRow),
+            peers=peers_by_now(rows_of(engine, PeerRow), machine.exchange),
             receipts=read_receipts(engine, facts.me),
             published=_published(folder, spec, saved, steps)
             | {step: (_path(folder, model), units) for step, (model, units) in read_models(engine).items()},
             proofs=read_proofs(folder.parent / PROOFS),
             farewells=read_leavers(folder.parent / LEAVERS),
+            filters=read_filters(engine),
             now=_now(folder),
         )
 

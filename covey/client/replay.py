@@ -10,7 +10,7 @@ from pathlib import Path
 from covey.client.loop import LoopThread
 from covey.client.reading.stored import ARTIFACTS
 from covey.coordinator.config import DATABASE, sqlite_url
-from covey.coordinator.modes.contract import ReplayReport
+from covey.coordinator.modes.contract import ReplayInputs, ReplayReport
 from covey.coordinator.modes.registry import replay_of
 from covey.errors import NotFound, PluginError
 from covey.spec import parse_json
@@ -85,7 +85,7 @@ async def _replay(
         )
     worker = await Worker.start(folder / "worker", log_file=folder / LOG_FILE)
     try:
-        replay = replay_of(store, record, artifacts, worker, folder, allow_path=allow_path, data_paths=data_paths)
-        return await replay.run(on_progress)
+        given = ReplayInputs(store, record, artifacts, worker, folder, allow_path, data_paths or {})
+        return await replay_of(given).run(on_progress)
     finally:
         await worker.stop()

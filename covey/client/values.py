@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from covey.artifact import Artifact
-from covey.client.coordinator_values import Admin, Backup, Status, Study, Token, TokenInfo
+from covey.client.coordinator_values import (
+    Admin,
+    Backup,
+    Event,
+    Json,
+    Node,
+    NodeDetail,
+    NodeWork,
+    Status,
+    Study,
+    Token,
+    TokenInfo,
+)
 
 __all__ = [
     "ENDED",
@@ -37,7 +49,6 @@ __all__ = [
     "Update",
     "Version",
 ]
-Json = Mapping[str, Any]
 ENDED = ("completed", "failed", "stopped")
 """States in which a run stays."""
 
@@ -270,23 +281,6 @@ class NodeProgress:
 
 
 @dataclass(frozen=True)
-class NodeWork:
-    """What a node works on now, for one run."""
-
-    run: str
-    name: str
-    """Of the run, with its study (STUDY/NAME)."""
-    round: int
-    phase: str
-    """As in `NodeProgress`."""
-    step: int = 0
-    steps: int = 0
-    since: float | None = None
-    bytes_received: int = 0
-    bytes_sent: int = 0
-
-
-@dataclass(frozen=True)
 class Contribution:
     """What one node did in a run's rounds (or assignments); a round with several phases counts once."""
 
@@ -323,53 +317,6 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Node:
-    """An enrolled node."""
-
-    node: str
-    state: str
-    """`connected`, `away`, `evicted` or `left`."""
-    enrolled_at: float = 0.0
-    last_seen_at: float | None = None
-    certificate_expires_at: float = 0.0
-    version: str = ""
-    device: str = ""
-    tasks: tuple[str, ...] = ()
-    accepted: int = 0
-    """Updates, over all runs."""
-    rejected: int = 0
-    drill: str = ""
-    """The attack that it said to be a drill for; empty: none."""
-    declined: int = 0
-    """Rounds, over all runs, without an update of it: it said so."""
-    lost: int = 0
-    """It had no connection."""
-    late: int = 0
-    """It had one, and did not answer in time."""
-    last_reason: str = ""
-    """Of its newest answer that was no update that counts: run, round, verdict and why."""
-    work: tuple[NodeWork, ...] = ()
-    """Of a connected node: what it does now, run by run."""
-    max_runs: int = 0
-    """And how many runs it takes at once; 0: it does not say, as in the next two."""
-    memory_bytes: int = 0
-    """For runs, free when it connected."""
-    gpu_memory_bytes: int = 0
-    """Free on its GPU then; 0 also: it has none."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something worth remembering: an eviction, a refusal, a restart."""
-
-    at: float
-    kind: str
-    run: str = ""
-    node: str = ""
-    detail: Json = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class LogLine:
     """Something that happened to a run."""
 
@@ -390,11 +337,3 @@ class Deleted:
     files: int = 0
     """Model and update files that no other run needs, and its event log's."""
     bytes: int = 0
-
-
-@dataclass(frozen=True)
-class NodeDetail:
-    """A node, and its newest events."""
-
-    node: Node
-    events: tuple[Event, ...] = ()

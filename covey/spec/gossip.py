@@ -27,6 +27,12 @@ GOSSIP = Mode(
 )
 UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "keep")
 """Sections that a gossip run does not read: nobody aggregates, and each node keeps its own newest model."""
+READ_WITH = {
+    "global_every": ("global_spread",),
+    "momentum": ("momentum_beta", "momentum_nesterov"),
+    "outer": ("outer_every", "outer_beta", "outer_rate"),
+}
+"""Keys of [gossip] that are read only where another one is set."""
 NamedOrTable = Annotated[
     NamedSection,
     BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
@@ -83,8 +89,11 @@ class GossipSection(Section):
     @override
     def impossible(self) -> Iterator[Wrong]:
         yield from super().impossible()
-        if not self.global_every and self.global_spread != type(self).model_fields["global_spread"].default:
-            yield "global_spread", "it says nothing without global_every; set that as well", self.global_spread
+        for chooser, keys in READ_WITH.items():
+            if getattr(self, chooser) in (0, "none"):
+                for key in keys:
+                    if (given := getattr(self, key)) != type(self).model_fields[key].default:
+                        yield key, f"it says nothing without {chooser}; set that as well", given
 
 
 class GossipSpec(RunSpec):

@@ -34,7 +34,7 @@ from covey.node.gossip.record.database import FILE
 from covey.testing.launch.forking import COMMAND
 from covey.testing.launch.forks import run_covey
 from covey.testing.launch.ports import free_addresses
-from covey.testing.launch.processes import Daemon, end_all, wait_until
+from covey.testing.launch.processes import Daemon, children_of, end_all, wait_until
 from covey.testing.relay import RelayThread
 
 MARK = "COVEY_FEDERATION"
@@ -186,6 +186,10 @@ class GossipNodes:
         if daemon is None:
             raise CoveyError(f"{self.names[index]} was not started")
         return daemon
+
+    def workers(self, which: Collection[int]) -> list[int]:
+        """Process ids of some nodes' workers: while they stand still (`standing_still`), their nodes make no step."""
+        return [children_of(pid)[pid][-1] for pid in (self.daemon(index).pid for index in which)]
 
     def kill(self, index: int) -> None:
         """SIGKILL, as a power cut."""

@@ -367,7 +367,7 @@ class GossipActor(Receiver):
     def _step_facts(self) -> StepFacts:
         hours = self.executor.hours
         drill = {"drill": 1.0} if self._world.attack is not None else {}  # on record, so that nobody forgets it
-        return StepFacts(hours.trained_s, hours.blocked_s, {**self._labour.metrics, **drill})
+        return StepFacts(hours.trained_s, hours.blocked_s, {**self._labour.metrics, **drill}, self._labour.filters)
 
     def _sha256(self, model: Artifact) -> str:
         return Layout.from_json(self._world.course.layout).model_sha256(self._world.holders.files.path(model.digest))

@@ -11,10 +11,12 @@ from typing import Any
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.protocols.runs import policy_of
 from covey.node.gossip.record.database import open_record
-from covey.node.gossip.record.reader import machine_of, read_saved, require_facts, rows_of, steps_after
+from covey.node.gossip.record.reader import machine_of, read_filters, read_saved, require_facts, rows_of, steps_after
 from covey.node.gossip.record.schema import SnapshotRow
 from covey.spec import GossipSpec
+from covey.wire.identities.canonical import MAX_TEXT
 from covey.wire.identities.gossip_statement import (
+    MAX_FILTERS,
     MAX_METRICS,
     MAX_REASON,
     MAX_STEPS,
@@ -67,7 +69,7 @@ def statement_of(folder: Path, spec: GossipSpec, stated: Stated) -> GossipStatem
         machine = machine_of(facts, policy_of(spec.gossip, len(facts.peers), allow_path=True), saved)
         rows = steps_after(engine, stated.told, MAX_STEPS) or steps_after(engine, stated.told - 1, 1)
         steps = [_step(row, metrics) for row, metrics in rows]
-        snapshot = rows_of(engine, SnapshotRow)
+        snapshot, filters = rows_of(engine, SnapshotRow), read_filters(engine)
     finally:
         engine.dispose()
     ledger, state = machine.exchange.ledger, _state(facts.ended, stated.failure)
@@ -91,11 +93,12 @@ def statement_of(folder: Path, spec: GossipSpec, stated: Stated) -> GossipStatem
         steps=tuple(steps),
         model_sha256=snapshot[0]["model_sha256"] if snapshot else "",
         at=time.time(),
+        filters=tuple(_one_line(name, MAX_TEXT) for name in filters[:MAX_FILTERS]),
     )
 
 
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:MAX_REASON])
+def _one_line(text: str, most: int = MAX_REASON) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:most])
 
 
 def _state(ended: str, failure: str) -> PartState:

@@ -101,6 +101,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self._holders, self._files, self._synced = holders, holders.files, synced
         self.metrics: dict[str, float] = {}
         """What the newest training measured."""
+        self.filters: tuple[str, ...] | None = None
+        """Which of the site's it has passed; None: there was none yet."""
 
     @override
     def train(self, step: int, state: State[Artifact], then: Callable[[TrainResult], None]) -> None:
@@ -123,7 +125,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         with self._diary.work("train"):
             result = await self._obstacles.passed("train", lambda: self._trained(step, state))
         faults.reach("gossip-trained")
-        self.metrics = dict(counted(ratios(result.metrics)))
+        self.metrics, self.filters = dict(counted(ratios(result.metrics))), result.filters
         then(result)
 
     async def _trained(self, step: int, state: State[Artifact]) -> TrainResult:

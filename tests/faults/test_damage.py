@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from covey.testing.federation import Federation
+from covey.testing.launch.processes import standing_still
 from tests.faults.chain import PATIENT, REJOINS
 from tests.integration.specs import BIG, async_spec, spec
 
@@ -78,12 +77,10 @@ def test_a_damaged_update_is_asked_for_again_and_a_damaged_model_is_named(federa
 
     used = federation.submit(text_of("used"))
     federation.wait_round(used, 1)
-    worker = federation.worker_pids["coordinator"]
-    os.kill(worker, signal.SIGSTOP)
-    federation.until(lambda: len(received(federation, used)) == 2, 60, "the round is not being aggregated")
-    ((_, number, digests), _) = received(federation, used)
-    flip(federation, digests[0])
-    os.kill(worker, signal.SIGCONT)
+    with standing_still([federation.worker_pids["coordinator"]]):
+        federation.until(lambda: len(received(federation, used)) == 2, 60, "the round is not being aggregated")
+        ((_, number, digests), _) = received(federation, used)
+        flip(federation, digests[0])
     shown = federation.wait(used)
     assert (shown["state"], shown["model_sha256"]) == ("completed", undisturbed)
     assert [*lost(federation, used)] == [number]
@@ -116,13 +113,11 @@ def test_an_asynchronous_run_goes_on_without_what_was_damaged(federation):
     text = text.replace('payload = "gradient"', 'payload = "delta"').replace('[task]\nname = "digits"', slow)
     run = federation.submit(text)
     federation.until(lambda: bool(received(federation, run, "held")), 60, "no update is held")
-    worker = federation.worker_pids["coordinator"]
-    os.kill(worker, signal.SIGSTOP)
-    federation.until(lambda: len(received(federation, run)) == 2, 60, "nothing waits for its decision")
-    waiting = received(federation, run)
-    for _, _, digests in waiting:
-        flip(federation, digests[0])
-    os.kill(worker, signal.SIGCONT)
+    with standing_still([federation.worker_pids["coordinator"]]):
+        federation.until(lambda: len(received(federation, run)) == 2, 60, "nothing waits for its decision")
+        waiting = received(federation, run)
+        for _, _, digests in waiting:
+            flip(federation, digests[0])
     numbers = {number for _, number, _ in waiting}
     federation.until(lambda: numbers <= lost(federation, run).keys(), 60, "the lost updates are not named")
     assert all(reason.startswith("lost: its files were damaged") for reason in lost(federation, run).values())

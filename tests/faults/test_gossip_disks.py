@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
-import signal
 from pathlib import Path
 
 import psutil
@@ -15,7 +13,7 @@ from covey.client.gossip_nodes import read_node
 from covey.gossip.ledger import Incarnation
 from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.launch.forks import run_covey
-from covey.testing.launch.processes import children_of, wait_until
+from covey.testing.launch.processes import standing_still, wait_until
 from tests.faults.disks import breakable_disk, disk
 from tests.faults.moved_clocks import COMPILER, Clock, compiled
 
@@ -99,20 +97,18 @@ def test_a_joiner_whose_disk_is_full_waits_with_a_peer_s_model_until_there_is_ro
         nodes.start_all()
         nodes.until_step(1, 1, PATIENCE_S)
         nodes.kill(1)
-        worker = children_of(nodes.daemon(0).pid)[nodes.daemon(0).pid][-1]
-        os.kill(worker, signal.SIGSTOP)  # the run is not over when the other one is back
-        nodes.cli("ca", "evict", "n1", "--run", "gossip", "--peers", nodes.peers, "--dir", tmp_path / "ca")
-        assert nodes.start(1).wait(PATIENCE_S) == 1  # it hears that it is out
-        nodes.daemon(0).suspend()
-        joiner = nodes.start(1, options=["--rejoin"])
-        assert wait_until(lambda: "ready for peers" in joiner.printed, PATIENCE_S)
-        full.fill(left_bytes=200_000)
-        nodes.daemon(0).resume()
-        assert wait_until(lambda: IN_THE_WAY in joiner.printed, PATIENCE_S)
-        assert "joining with a peer's model" not in joiner.printed
-        full.empty()
-        assert wait_until(lambda: "joining with a peer's model" in joiner.printed, PATIENCE_S)
-        os.kill(worker, signal.SIGCONT)
+        with standing_still(nodes.workers([0])):  # the run is not over when the other one is back
+            nodes.cli("ca", "evict", "n1", "--run", "gossip", "--peers", nodes.peers, "--dir", tmp_path / "ca")
+            assert nodes.start(1).wait(PATIENCE_S) == 1  # it hears that it is out
+            nodes.daemon(0).suspend()
+            joiner = nodes.start(1, options=["--rejoin"])
+            assert wait_until(lambda: "ready for peers" in joiner.printed, PATIENCE_S)
+            full.fill(left_bytes=200_000)
+            nodes.daemon(0).resume()
+            assert wait_until(lambda: IN_THE_WAY in joiner.printed, PATIENCE_S)
+            assert "joining with a peer's model" not in joiner.printed
+            full.empty()
+            assert wait_until(lambda: "joining with a peer's model" in joiner.printed, PATIENCE_S)
         nodes.wait(PATIENCE_S)
         assert read_node(nodes.folder(1)).facts.me == Incarnation("n1", 2)
         mass = nodes.audit()

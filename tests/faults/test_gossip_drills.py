@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from covey.testing.chaos.gossip.arena import allow_paced
 from covey.testing.chaos.gossip.learned import Learned, learned, values_of
 from covey.testing.chaos.gossip.paced import PACED
 from covey.testing.gossip import GossipNodes, simulated
-from covey.testing.launch.processes import children_of, wait_until
+from covey.testing.launch.processes import standing_still, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 ONE = 1 << 52
@@ -53,31 +51,9 @@ def sees(nodes: GossipNodes, index: int, states: dict[str, str]) -> bool:
     return now is not None and {peer["peer"]: peer["state"] for peer in now.peers} == states
 
 
-@contextmanager
-def trainings_stand_still(nodes: GossipNodes, *which: int) -> Iterator[None]:
-    """Meanwhile these nodes' workers do nothing: however long a fault takes to be noticed, they make no step."""
-    workers = [children_of(pid)[pid][-1] for pid in (nodes.daemon(index).pid for index in which)]
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
-
-
-@contextmanager
-def silent(nodes: GossipNodes, *which: int) -> Iterator[None]:
-    """Meanwhile these nodes' daemons and workers do nothing, and say nothing, all at once."""
-    daemons = [nodes.daemon(index).pid for index in which]
-    with trainings_stand_still(nodes, *which):
-        for pid in daemons:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in daemons:
-                os.kill(pid, signal.SIGCONT)
+def silent(nodes: GossipNodes, *which: int) -> AbstractContextManager[None]:
+    """Meanwhile these nodes' workers and daemons do nothing, and say nothing, all at once."""
+    return standing_still([*nodes.workers(which), *(nodes.daemon(index).pid for index in which)])
 
 
 def near(what: str, reached: Learned, undisturbed: Any, mass: dict[str, Any]) -> None:
@@ -113,17 +89,17 @@ def test_two_peers_fall_silent_at_once_and_a_partition_heals_and_no_mass_was_mad
         for index in everybody:
             nodes.until_step(index, 3, 120)
         with silent(nodes, 1, 3):
-            with trainings_stand_still(nodes, 0, 2, 4):
+            with standing_still(nodes.workers([0, 2, 4])):
                 check_everybody(nodes, lambda _, peer: "away" if peer in ("n1", "n3") else "there", (0, 2, 4))
             check_go_on(nodes, (0, 2, 4))
         between = nodes.links([0, 1], [2, 3, 4])
-        with trainings_stand_still(nodes, *everybody):
+        with standing_still(nodes.workers(everybody)):
             check_everybody(nodes, lambda *_: "there", everybody)
             for link in between:
                 link.partition()
             check_everybody(nodes, lambda *two: "there" if len({*two} & {"n0", "n1"}) != 1 else "away", everybody)
         check_go_on(nodes, everybody)  # both halves
-        with trainings_stand_still(nodes, *everybody):
+        with standing_still(nodes.workers(everybody)):
             for link in between:
                 link.heal()
             check_everybody(nodes, lambda *_: "there", everybody)
@@ -151,7 +127,7 @@ def test_a_node_is_dead_for_good_and_another_one_leaves(tmp_path: Path, protocol
         nodes.until_step(3, 3, 120)
         nodes.kill(3)
         nodes.daemons[3] = None
-        with trainings_stand_still(nodes, 0, 1):
+        with standing_still(nodes.workers([0, 1])):
             nodes.cli("gossip", "leave", "--data-dir", nodes.folder(2))
             assert wait_until(partial(has_left_or_says_how, nodes, 2, "covey ca evict n3"), 120, poll_s=0.5)
             nodes.cli("ca", "evict", "n3", "--run", "gossip", "--peers", nodes.peers, "--dir", nodes.root / "ca")

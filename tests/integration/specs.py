@@ -72,3 +72,19 @@ min_nodes = {min_nodes}
 
 BIG = {"task": "synthetic", "options": "parameters = 3000000"}
 """An update of a dozen chunks."""
+GOSSIP = """
+name = "gossip"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+[data]
+partition = "shards"
+[training]
+local_steps = 2
+learning_rate = 0.1
+[gossip]
+steps = {steps}
+min_nodes = {nodes}
+"""
+"""With `{steps}` and `{nodes}` to be filled in."""

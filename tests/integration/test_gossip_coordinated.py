@@ -28,24 +28,10 @@ from covey.testing.gossip import relay_daemon, simulated
 from covey.testing.launch.ports import free_addresses
 from covey.wire.identities.gossip_statement import GossipStatement
 from covey.wire.identities.identity import Identity
+from tests.integration.specs import GOSSIP
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ONE = 1 << 52
-SPEC = """
-name = "gossip"
-mode = "gossip"
-seed = 3
-[task]
-name = "digits"
-[data]
-partition = "shards"
-[training]
-local_steps = 2
-learning_rate = 0.1
-[gossip]
-steps = {steps}
-min_nodes = {nodes}
-"""
 CODISTILL = """
 name = "codistill"
 mode = "gossip"
@@ -109,7 +95,7 @@ def audited(federation: Federation, run: str) -> dict[str, Any]:
 def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
     with Federation(tmp_path, nodes=3) as federation:
         started(federation, callers=1)
-        run = federation.submit(SPEC.format(steps=6, nodes=3))
+        run = federation.submit(GOSSIP.format(steps=6, nodes=3))
         lines = federation.cli("run", "watch", run, "--json", "--data-dir", federation.coordinator_dir).splitlines()
         steps = [json.loads(line)["run"]["steps_done"] for line in lines]
         assert steps == sorted(steps)  # while it goes on, and to its end
@@ -128,7 +114,7 @@ def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
 def check_begun_with_a_file(federation: Federation, parent: str, folder: Path) -> None:
     """Nodes have the file that a run begins with from the coordinator: the seed gives another model."""
     folders = [federation.node_dir(index) for index in range(3)]
-    path, text = folder / "begin.safetensors", SPEC.format(steps=1, nodes=3).replace("0.1", "1e-30")
+    path, text = folder / "begin.safetensors", GOSSIP.format(steps=1, nodes=3).replace("0.1", "1e-30")
     given = json.loads(federation.cli("gossip", "export", *folders, "--run", parent, "--out", path, "--json"))
     (folder / "begun.toml").write_text(f'{text}[model]\ninitial = "{path.name}"\n')
     run = federation.cli("run", "submit", folder / "begun.toml", "--data-dir", federation.coordinator_dir).split()[-1]
@@ -253,7 +239,7 @@ def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for
         federation.start_coordinator()
         federation.join()
         addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
-        run = federation.submit(SPEC.format(steps=steps, nodes=3))
+        run = federation.submit(GOSSIP.format(steps=steps, nodes=3))
         until_step(federation, run, 0, 3)
         workers = [pid for name, pid in federation.worker_pids.items() if name in federation.names]
         with database_away(postgres_server):
@@ -290,7 +276,7 @@ def test_an_evicted_node_is_out_a_late_one_has_its_part_one_moves_and_a_run_can_
     with Federation(tmp_path, nodes=4) as federation:
         addresses = started(federation, later=1)
         where = ("--data-dir", federation.coordinator_dir)
-        run = federation.submit(SPEC.format(steps=2000, nodes=3))
+        run = federation.submit(GOSSIP.format(steps=2000, nodes=3))
         until_step(federation, run, 2, 3)
         federation.start_node(3, options=["--peer-listen", addresses[3]])
         federation.until(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +17,7 @@ from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import rows_of
 from covey.node.gossip.record.schema import ExchangeRow
 from covey.testing.gossip import GossipNodes
-from covey.testing.launch.processes import children_of, wait_until
+from covey.testing.launch.processes import standing_still, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ONE = 1 << 52
@@ -46,19 +42,6 @@ join = "{join}"
 """
 
 
-@contextmanager
-def trainings_stand_still(nodes: GossipNodes, *which: int) -> Iterator[None]:
-    """Meanwhile these nodes' workers do nothing: so their run is not over when another node is back."""
-    workers = [children_of(pid)[pid][-1] for pid in (nodes.daemon(index).pid for index in which)]
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
-
-
 def knows(nodes: GossipNodes, index: int) -> bool:
     """Whether a node has heard of the new incarnation."""
     return "a new incarnation takes part" in nodes.daemon(index).printed
@@ -71,7 +54,7 @@ def loses_its_disk_and_joins(nodes: GossipNodes, faults: str = "") -> None:
     """
     nodes.kill(0)
     shutil.rmtree(nodes.folder(0) / "gossip")
-    with trainings_stand_still(nodes, 1, 2):
+    with standing_still(nodes.workers([1, 2])):
         alice = nodes.root / "alice"
         authority.issue(nodes.root / "ca", "alice", alice, role="admin")
         evict = ("ca", "evict", "n0", "--run", "joining", "--peers", nodes.peers, "--identity", alice)
@@ -146,14 +129,14 @@ def test_differences_go_on_from_a_whole_model_after_a_node_was_cut_off_and_when_
         for index, peers in enumerate([(1, 2), (0, 2), (0, 1)]):  # who never was there is not suspected
             assert wait_until(partial(is_there, nodes, index, *peers), 120)
         nodes.until_step(0, 3, 120)
-        with trainings_stand_still(nodes, 2):  # else it goes on alone, and may be through
+        with standing_still(nodes.workers([2])):  # else it goes on alone, and may be through
             for link in nodes.links([2], [0, 1]):
                 link.partition()
             for index in (0, 1):
                 assert wait_until(partial(suspects, nodes, index, 2), 120)
             step = nodes.steps(0)
             nodes.until_step(0, step + 3, 120)
-            with trainings_stand_still(nodes, 0, 1):
+            with standing_still(nodes.workers([0, 1])):
                 for link in nodes.links([2], [0, 1]):
                     link.heal()
                 for index, peers in enumerate([(1, 2), (0, 2), (0, 1)]):

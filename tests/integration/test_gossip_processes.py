@@ -14,24 +14,10 @@ from covey.client.experiments.gossip import MEAN
 from covey.errors import CoveyError
 from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.traces import check_trace
+from tests.integration.specs import GOSSIP
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ONE = 1 << 52
-SPEC = """
-name = "gossip"
-mode = "gossip"
-seed = 3
-[task]
-name = "digits"
-[data]
-partition = "shards"
-[training]
-local_steps = 2
-learning_rate = 0.1
-[gossip]
-steps = {steps}
-min_nodes = {nodes}
-"""
 
 
 def check(nodes: GossipNodes, outcome: Any) -> None:
@@ -58,7 +44,7 @@ def check_timeline(nodes: GossipNodes, file: Path, steps: int) -> None:
 
 
 def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed_and_moves(tmp_path: Path) -> None:
-    spec = SPEC.format(steps=12, nodes=3) + "keep_every = 4\n"
+    spec = GOSSIP.format(steps=12, nodes=3) + "keep_every = 4\n"
     outcome = simulated(tmp_path, spec, 3)
     with GossipNodes(tmp_path / "real", spec, 3, callers=[0], relayed=[2], pause_s=60) as nodes:
         nodes.start_all()
@@ -75,7 +61,7 @@ def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed_and_m
         assert [(node["node"], node["steps"]) for node in exported["nodes"]] == [(name, 8) for name in nodes.names]
         shorter = tmp_path / "shorter"  # mixing keeps the mean, so it is that of a run of nine steps
         shorter.mkdir()
-        simulated(shorter, SPEC.format(steps=9, nodes=3), 3)
+        simulated(shorter, GOSSIP.format(steps=9, nodes=3), 3)
         expected, mean = load_file(shorter / "simulated" / MEAN), load_file(file)
         assert mean.keys() == expected.keys()
         assert all(torch.allclose(mean[name], expected[name], atol=1e-5) for name in mean)
@@ -84,7 +70,7 @@ def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed_and_m
 
 
 def test_nodes_whose_links_are_cut_at_the_end_part_from_each_other(tmp_path: Path) -> None:
-    spec = SPEC.format(steps=4, nodes=3)
+    spec = GOSSIP.format(steps=4, nodes=3)
     with GossipNodes(tmp_path, spec, 3, relays=True) as nodes:
         nodes.start_all()
         nodes.until_step(0, 3, 120)
@@ -102,7 +88,7 @@ def test_nodes_whose_links_are_cut_at_the_end_part_from_each_other(tmp_path: Pat
 
 
 def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed(tmp_path: Path) -> None:
-    spec = SPEC.format(steps=4, nodes=4) + 'global_every = 2\ntopology = { name = "ring" }\n'
+    spec = GOSSIP.format(steps=4, nodes=4) + 'global_every = 2\ntopology = { name = "ring" }\n'
     outcome = simulated(tmp_path, spec, 4)
     assert [peer["steps"] for peer in outcome["peers"]] == [4 + 2 * 2] * 4
     assert max(peer["distance"] for peer in outcome["peers"]) < 1e-5
@@ -116,7 +102,7 @@ def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed
 
 
 def test_pairs_keep_all_mass_where_a_node_is_killed(tmp_path: Path) -> None:
-    spec = SPEC.format(steps=40, nodes=3) + 'protocol = "ad-psgd"\nrate_correction = "none"\n'
+    spec = GOSSIP.format(steps=40, nodes=3) + 'protocol = "ad-psgd"\nrate_correction = "none"\n'
     with GossipNodes(tmp_path / "real", spec, 3) as nodes:
         nodes.start_all()
         nodes.until_step(1, 3, 120)
@@ -130,7 +116,7 @@ def test_pairs_keep_all_mass_where_a_node_is_killed(tmp_path: Path) -> None:
 
 
 def test_eight_nodes_whose_connections_are_cut_all_the_time_have_coded_models_a_quarter_as_long(tmp_path: Path) -> None:
-    spec = SPEC.format(steps=8, nodes=8) + '[exchange]\ncodec = "int8"\n'
+    spec = GOSSIP.format(steps=8, nodes=8) + '[exchange]\ncodec = "int8"\n'
     outcome = simulated(tmp_path, spec, 8)
     with GossipNodes(tmp_path / "real", spec, 8, relays=True) as nodes:
         for index in range(8):

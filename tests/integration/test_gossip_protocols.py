@@ -11,33 +11,24 @@ import pytest
 from covey.errors import CoveyError
 from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.traces import check_trace
+from tests.integration.specs import GOSSIP
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
-SPEC = """
-name = "gossip"
-mode = "gossip"
-seed = 3
-[task]
-name = "digits"
-[data]
-partition = "shards"
-[training]
-local_steps = 2
-learning_rate = 0.1
-[gossip]
-steps = {steps}
-min_nodes = 4
+SPEC = (
+    GOSSIP
+    + """
 protocol = {{ name = "{protocol}" }}
 topology = {{ name = "{topology}" }}
 mixing = {{ name = "{mixing}" }}
 """
+)
 NODES = 4
 PAUSE_S = 60.0
 """How long the others wait for a node that is started again: one that is suspected has no share meanwhile."""
 
 
 def spec_of(protocol: str, topology: str = "complete", mixing: str = "metropolis-hastings", steps: int = 3) -> str:
-    return SPEC.format(steps=steps, protocol=protocol, topology=topology, mixing=mixing)
+    return SPEC.format(steps=steps, nodes=NODES, protocol=protocol, topology=topology, mixing=mixing)
 
 
 def check(nodes: GossipNodes, outcome: Any) -> None:

@@ -61,6 +61,13 @@ def test_a_run_is_submitted_waited_for_and_read(federation, digits):
     assert federation.status().nodes_connected == 2
 
 
+def test_its_nodes_learn_among_themselves(federation):
+    spec = {"name": "among", "mode": "gossip", "task": {"name": "digits"}, "training": {"local_steps": 1}}
+    run = federation.submit(spec | {"gossip": {"steps": 2, "min_nodes": 2}}).wait()
+    assert (run.state, run.reason, run.value.done) == ("completed", "", 2)
+    assert run.audit().ok
+
+
 def test_the_model_loads_strictly_into_the_task_s_own(digits):
     from covey.learning.tasks.digits import Digits
 

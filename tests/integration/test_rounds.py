@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from covey.cli.framework.fields import ROUND_FIELDS, RUN_DETAIL_FIELDS
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -97,30 +98,9 @@ def test_the_command_line_shows_what_happened(federation, tmp_path):
     federation.wait(run)
     shown = json.loads(federation.cli("run", "show", "by-hand", "--json", *where))
     assert shown["run"] == run
-    assert {
-        "run",
-        "name",
-        "mode",
-        "state",
-        "reason",
-        "rounds_committed",
-        "model_version",
-        "model_sha256",
-        "metrics",
-    } <= set(shown)
+    assert set(shown) >= set(RUN_DETAIL_FIELDS)
     rounds = json.loads(federation.cli("round", "list", run, "--json", *where))
-    assert {
-        "round",
-        "state",
-        "started_at",
-        "committed_at",
-        "seconds",
-        "accepted",
-        "rejected",
-        "bytes_received",
-        "bytes_sent",
-        "metrics",
-    } <= set(rounds[0])
+    assert set(rounds[0]) == set(ROUND_FIELDS)
     nodes = json.loads(federation.cli("node", "list", "--json", *where))
     assert [n["state"] for n in nodes] == ["connected", "connected"]
     assert "n0" in federation.cli("round", "show", run, "1", *where)

@@ -151,6 +151,8 @@ def test_a_node_is_evicted_once_that_is_confirmed(federation: Federation, looked
     with served("--data-dir", federation.coordinator_dir) as address:
         enter(looked.page, address)
         looked.page.goto(f"{address.partition('?')[0]}#/node/n1")
+        memory = looked.page.locator("dl > div").filter(has=looked.page.get_by_text("memory", exact=True))
+        memory.locator("dd").get_by_text("GB").wait_for()
         looked.page.get_by_role("button", name="Evict").click()
         looked.page.locator("#confirm-yes").click()
         looked.page.locator("dd .badge").get_by_text("evicted").wait_for()

@@ -6,7 +6,7 @@ comes out of the replay itself. What came from outside is as recorded: the updat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +17,10 @@ from covey.coordinator.modes.asynchronous.decisions import (
     load_pending,
     recorded_evictions,
 )
-from covey.coordinator.modes.contract import ReplayReport
-from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
-from covey.storage.record.contract import RunRecord, StepRecord, Store, VersionRecord
-from covey.worker.client.client import Worker
-from covey.worker.jobs.operations import DESCRIBE, STEP
-from covey.worker.jobs.runs import DescribeJob
+from covey.coordinator.modes.contract import ReplayInputs, ReplayReport
+from covey.coordinator.modes.replaying import described, different, files_of, first_version, require_kept, text_of
+from covey.storage.record.contract import StepRecord, VersionRecord
+from covey.worker.jobs.operations import STEP
 from covey.worker.jobs.steps import StepResult
 
 
@@ -36,36 +34,15 @@ class _Model:
 
 
 class Replay:
-    """One replay.
+    """One replay."""
 
-    Args:
-        store: The record; only read.
-        run: The run.
-        artifacts: The folder of the coordinator's files, by digest.
-        worker: Does the decisions.
-        folder: An empty folder for what comes out.
-        allow_path: Whether the run may name its task, rules and codecs by import paths.
-        data_paths: Where the task finds the coordinator's own data, by name.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        run: RunRecord,
-        artifacts: Path,
-        worker: Worker,
-        folder: Path,
-        *,
-        allow_path: bool = False,
-        data_paths: Mapping[str, str] | None = None,
-    ) -> None:
-        self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
-        self._folder, self._allow_path, self._data_paths = folder, allow_path, data_paths or {}
-        self._steps = store.steps(run.run)
-        self._versions = {version.version: version for version in store.versions(run.run)}
+    def __init__(self, given: ReplayInputs) -> None:
+        self._given, self._store, self._run = given, given.store, given.run
+        self._steps = given.store.steps(given.run.run)
+        self._versions = {version.version: version for version in given.store.versions(given.run.run)}
         self._last_use: dict[int, int] = {}
         """Version to the last decision on an update that started from it."""
-        self._last = StepRecord.before_first(run.run)
+        self._last = StepRecord.before_first(given.run.run)
         self._earlier: dict[int, PendingUpdate] = {}
         self._models: dict[int, Path] = {}
         self._newest = _Model(0, "")
@@ -80,7 +57,7 @@ class Replay:
         """
         arrivals = [self._arrived(step) for step in self._steps]
         self._last_use = {arrival.base_version: number for number, arrival in enumerate(arrivals, start=1)}
-        description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path, self._data_paths))
+        description = await described(self._given)
         self._slots = tuple(description.slots)
         problems = await self._first_version()
         for step, arrived in zip(self._steps, arrivals, strict=True):
@@ -94,15 +71,14 @@ class Replay:
 
     def _arrived(self, step: StepRecord) -> PendingUpdate:
         update = self._store.updates(self._run.run, step.group)[0]
-        require_kept(update, self._artifacts)
+        require_kept(update, self._given.artifacts)
         # As it was when it came: no verdict yet.
         pending = load_pending(self._store, update)
         return replace(pending, update=replace(update, verdict="received", reason="", share=0.0, numbers={}))
 
     async def _first_version(self) -> list[str]:
-        out = self._folder / "version-0"
-        artifacts = self._artifacts
-        sha256 = await first_version(self._worker, self._run, out, artifacts, allow_path=self._allow_path)
+        out, _ = files_of(self._given, 0)
+        sha256 = await first_version(self._given, out)
         self._newest, self._models = _Model(0, sha256), {0: out}
         return different("version 0: the model", sha256, self._versions[0].model_sha256)
 
@@ -117,13 +93,14 @@ class Replay:
             slots=self._newest.slots,
             evicted=recorded_evictions(step),
         )
-        number = given.version + 1
-        out = self._folder / f"version-{number}"
-        slots = {slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots}
+        out, slots = files_of(self._given, given.version + 1, self._slots)
         job = given.job(
-            {digest: self._artifacts / digest for digest in given.digests()}, out, slots, allow_path=self._allow_path
+            {digest: self._given.artifacts / digest for digest in given.digests()},
+            out,
+            slots,
+            allow_path=self._given.allow_path,
         )
-        result = await self._worker.do(STEP, job)
+        result = await self._given.worker.do(STEP, job)
         again = given.step(result, step.decided_at)
         self._advance(given, result, again, out)
         return [f"decision {step.number}: {text}" for text in self._compare(step, again, result)]

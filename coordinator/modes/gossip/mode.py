@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from typing_extensions import override
@@ -22,6 +22,7 @@ from covey.coordinator.runs.steps.preparation import Prepared
 from covey.errors import CoveyError, Late, public_text
 from covey.gossip.protocols.runs import combination_of, require_possible
 from covey.gossip.topologies.given import Given
+from covey.machines.shortage import listed
 from covey.spec import GossipSpec
 from covey.storage.record.contract import EventRecord, GossipMemberRecord, VersionRecord
 from covey.storage.record.gossip import JOINED
@@ -123,10 +124,16 @@ class GossipMode(Mode):
 
     @override
     def waits_for(self) -> str:
-        """What is in the way of nodes, as they say."""
+        """What is in the way of nodes, as they say; and who of them cannot reach whom."""
         machine = self._machine
-        parts = machine.parts.items() if machine is not None else ()
-        return "; ".join(f"{node} {part.state}: {part.reason}" for node, part in parts if part.state == "failed")
+        parts = machine.parts if machine is not None else {}
+        failed = [f"{node} {part.state}: {part.reason}" for node, part in parts.items() if part.state == "failed"]
+        at_work = [node for node, part in parts.items() if part.state not in ev.FOR_GOOD]
+        return "; ".join(filter(None, [*failed, _apart(self._without_address(at_work))]))
+
+    def _without_address(self, nodes: Iterable[str]) -> list[str]:
+        """Those of them that only call."""
+        return [node for node in nodes if node in self._members and not self._members[node].address]
 
     # -- what nodes say -------------------------------------------------------------------------------------------
 
@@ -195,9 +202,8 @@ class GossipMode(Mode):
             for member in members
         }
         await run.persist(run.record.set_gossip_members, list(self._members.values()))
-        without = [member.name for member in members if not member.address]
-        if len(without) > 1:
-            run.log.warning("neither of two of these nodes can call the other: --peer-listen", nodes=without)
+        if apart := _apart(self._without_address(roster)):
+            run.log.warning(apart)
         run.log.info("the run begins", nodes=len(roster))
 
     async def _admit(self, node: str, part: int) -> None:
@@ -280,3 +286,13 @@ class GossipMode(Mode):
         else:
             self._notices[out.node, out.incarnation] = notice
         return notice
+
+
+def _apart(callers: Sequence[str]) -> str:
+    """That nodes which only call cannot reach each other, and what to do; empty: there are no two of them."""
+    if len(callers) < 2:
+        return ""
+    return (
+        f"{listed(callers)} cannot reach each other, for peers can call none of them: start all of them but one with "
+        "covey node start --peer-listen HOST:PORT, or --peer-relay"
+    )

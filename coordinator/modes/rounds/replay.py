@@ -9,24 +9,23 @@ are not planned again: the record of a round that was tried again does not keep 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from covey.artifact import artifact_of_file
-from covey.coordinator.modes.contract import ReplayReport
-from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
+from covey.coordinator.modes.contract import ReplayInputs, ReplayReport
+from covey.coordinator.modes.replaying import described, different, files_of, first_version, require_kept, text_of
 from covey.coordinator.modes.rounds.answers import collected_files, judged, step_answers
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, reported_loss
 from covey.errors import CoveyError, SpecError
 from covey.parts import PartFile, rule_phase
 from covey.spec import parse_json
-from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord, VersionRecord
+from covey.storage.record.contract import Json, StepRecord, UpdateRecord, VersionRecord
 from covey.wire.identities.signing import UpdateStatement
-from covey.worker.client.client import Worker
-from covey.worker.jobs.operations import DESCRIBE, STEP
-from covey.worker.jobs.runs import DescribeJob, Description
+from covey.worker.jobs.operations import STEP
+from covey.worker.jobs.runs import Description
 from covey.worker.jobs.steps import StepJob, StepResult
 
 
@@ -46,34 +45,13 @@ class _Made:
 
 
 class RoundsReplay:
-    """One replay.
+    """One replay."""
 
-    Args:
-        store: The record; only read.
-        run: The run.
-        artifacts: The folder of the coordinator's files, by digest.
-        worker: Aggregates.
-        folder: An empty folder for what comes out.
-        allow_path: Whether the run may name its task, rules and codecs by import paths.
-        data_paths: Where the task finds the coordinator's own data, by name.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        run: RunRecord,
-        artifacts: Path,
-        worker: Worker,
-        folder: Path,
-        *,
-        allow_path: bool = False,
-        data_paths: Mapping[str, str] | None = None,
-    ) -> None:
-        self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
-        self._folder, self._allow_path, self._data_paths = folder, allow_path, data_paths or {}
-        self._steps = [step for step in store.steps(run.run) if step.version is not None]
-        self._versions = {version.version: version for version in store.versions(run.run)}
-        self._newest = _Made(0, "", folder / "version-0")
+    def __init__(self, given: ReplayInputs) -> None:
+        self._given, self._store, self._run = given, given.store, given.run
+        self._steps = [step for step in given.store.steps(given.run.run) if step.version is not None]
+        self._versions = {version.version: version for version in given.store.versions(given.run.run)}
+        self._newest = _Made(0, "", files_of(given, 0)[0])
         self._description = Description(False, 0, {})
 
     async def run(self, on_progress: Callable[[int, int], None] = lambda done, whole: None) -> ReplayReport:
@@ -92,10 +70,8 @@ class RoundsReplay:
             )
         for step in self._steps:
             for update in self._rows(step):
-                require_kept(update, self._artifacts)
-        self._description = await self._worker.do(
-            DESCRIBE, DescribeJob(self._run.spec, self._allow_path, self._data_paths)
-        )
+                require_kept(update, self._given.artifacts)
+        self._description = await described(self._given)
         problems = await self._first_version()
         rounds = same = 0
         for step in self._steps:
@@ -108,9 +84,7 @@ class RoundsReplay:
         return ReplayReport(self._run.run, rounds, same, self._newest.sha256, tuple(problems))
 
     async def _first_version(self) -> list[str]:
-        out, artifacts = self._newest.model, self._artifacts
-        sha256 = await first_version(self._worker, self._run, out, artifacts, allow_path=self._allow_path)
-        self._newest.sha256 = sha256
+        sha256 = self._newest.sha256 = await first_version(self._given, self._newest.model)
         return different("version 0: the model", sha256, self._versions[0].model_sha256)
 
     def _rows(self, step: StepRecord) -> list[UpdateRecord]:
@@ -129,7 +103,7 @@ class RoundsReplay:
         if problems:
             return problems
         job = self._job(step, rows)
-        result = await self._worker.do(STEP, job)
+        result = await self._given.worker.do(STEP, job)
         if result.artifact is None:
             return ["too few updates are left for the rule, and a version is recorded"]
         problems = self._compare(step, rows, result)
@@ -156,13 +130,14 @@ class RoundsReplay:
             [(part.name, part.codec, part.artifact.digest) for part in update.parts],
         )
         for part in update.parts:
-            digest = artifact_of_file(self._artifacts / part.artifact.digest).digest
+            digest = artifact_of_file(self._given.artifacts / part.artifact.digest).digest
             problems += different(f"the digest of part {part.name!r} of {who}", digest, part.artifact.digest)
         return problems
 
     def _job(self, step: StepRecord, rows: list[UpdateRecord]) -> StepJob:
         run, base, ((number, phase), *_) = self._run, self._newest, reversed(step.cause)
         looked_at = {(row.node, row.phase) for row in rows}
+        out, out_state = files_of(self._given, number, self._description.slots)
         answers = [
             replace(answer, verdict="received", reason="") if (answer.node, answer.phase) in looked_at else answer
             for answer in self._answers(step)
@@ -174,15 +149,15 @@ class RoundsReplay:
             version=base.version,
             models={base.version: base.model},
             answers=step_answers(
-                answers, run.roster, self._artifacts.joinpath, for_method=self._description.phases > 1
+                answers, run.roster, self._given.artifacts.joinpath, for_method=self._description.phases > 1
             ),
             phase=phase,
             state=base.state,
-            out=self._folder / f"version-{number}",
-            out_state={slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._description.slots},
+            out=out,
+            out_state=out_state,
             roster=run.roster[: step.roster],
-            allow_path=self._allow_path,
-            data_paths=self._data_paths,
+            allow_path=self._given.allow_path,
+            data_paths=self._given.data_paths,
         )
 
     def _compare(self, step: StepRecord, rows: list[UpdateRecord], result: StepResult) -> list[str]:

@@ -83,6 +83,11 @@ class Scheduler:
         most, full = self._room
         return self._reasons.get(run) or (full if most <= 0 else "")
 
+    def would_wait(self, record: RunRecord, model_bytes: int) -> str:
+        """What a run would wait for that is not on record, if it were submitted now; empty: it would begin."""
+        (most, full), want = self._room, self._want_of(record, model_bytes)
+        return self._places.choose([*self._waiting.values(), want], most, full)[1].get(want.run, "")
+
     async def serve(self) -> None:
         """Care for runs until cancelled.
 
@@ -171,6 +176,9 @@ class Scheduler:
     async def _want(self, record: RunRecord) -> Want:
         if record.run not in self._model_bytes:
             self._model_bytes[record.run] = await self._size(record)
+        return self._want_of(record, self._model_bytes[record.run])
+
+    def _want_of(self, record: RunRecord, model_bytes: int) -> Want:
         study, spec = study_of(record), json.loads(record.spec)
         gpu_gib = min(
             spec.get("training", {}).get("gpu_memory_gib", 0), MOST_GPU_MEMORY_GIB
@@ -180,7 +188,7 @@ class Scheduler:
             int(spec.get("priority", 0)),
             record.submitted_at,
             started=record.state == "running",
-            model_bytes=self._model_bytes[record.run],
+            model_bytes=model_bytes,
             gpu_bytes=int(gpu_gib * 2**30),
             scope=self._studies.scope(study),
             without=self._studies.evicted(study),

@@ -11,13 +11,14 @@ import click
 from covey.cli.commands.figures.statistics import statistics
 from covey.cli.commands.logs.run_logs import logs
 from covey.cli.commands.models.evaluate import evaluate, evaluation
-from covey.cli.commands.run_checks import audit, bundle, debug, replay
+from covey.cli.commands.run_checks import audit, bundle, debug, print_checked, replay
 from covey.cli.commands.run_plot import plot
 from covey.cli.commands.run_steps import steps
 from covey.cli.commands.run_track import track
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
+    CHECKED_FIELDS,
     CONTRIBUTION_FIELDS,
     GOSSIP_MASS_FIELDS,
     GOSSIP_PART_FIELDS,
@@ -74,16 +75,27 @@ def run() -> None:
         "covey run submit digits.toml --data-dir /srv/covey",
         "covey run submit digits.toml --server host:7400 --identity ~/alice --watch",
         "RUN=$(covey run submit digits.toml)",
+        "covey run submit digits.toml --dry-run",
     ),
-    json_fields=SUBMITTED_FIELDS,
+    json_fields=(*SUBMITTED_FIELDS, f"with --dry-run: {', '.join(CHECKED_FIELDS)}"),
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
+@click.option("--dry-run", is_flag=True, help="Submit nothing: check it whole, and show which nodes could take it.")
 @watch_options
 @json_option
 @target_options
-def submit(spec: Path, watching: bool, no_color: bool, as_json: bool, target: Target) -> None:
-    """Check the specification SPEC.toml, queue the run, and print its id."""
+def submit(spec: Path, dry_run: bool, watching: bool, no_color: bool, as_json: bool, target: Target) -> None:
+    """Check the specification SPEC.toml, queue the run, and print its id.
+
+    With --dry-run the coordinator checks it in the same way, and nothing is queued: what it would be refused for
+    (exit code 1), what one should know, what it would wait for, and why a node would not take part, as far as is known.
+    """
+    if dry_run and watching:
+        raise click.UsageError("--dry-run queues no run that could be watched; leave --watch out")
     with connected(target) as connection:
+        if dry_run:
+            print_checked(connection.check(spec), as_json)
+            return
         submitted = connection.submit(spec)
         _note_what_travels(connection, submitted)
         if not (as_json and watching):

@@ -1,9 +1,13 @@
-"""`covey run audit | bundle | replay | debug`: whether what is on record of a run is what happened."""
+"""`covey run audit | bundle | replay | debug`: whether what is on record of a run is what happened.
+
+And what `covey run submit --dry-run` prints.
+"""
 
 from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +28,7 @@ from covey.cli.framework.options import (
 )
 
 if TYPE_CHECKING:
+    from covey.client.models.checking import CheckedRun
     from covey.client.target import Target
 
 REPLAY_FIELDS = ("run", "ok", "decisions", "versions", "model_sha256", "problems")
@@ -166,3 +171,14 @@ def debug(log: Path) -> None:
         click.echo(f"line {number} is unfinished, as a crash leaves it: what came after it is not in the log", err=True)
     if differences:
         raise Failure(f"{differences} events led to other actions than were recorded in {log}")
+
+
+def print_checked(checked: CheckedRun, as_json: bool) -> None:
+    """What a submission would come to."""
+    if as_json:
+        print_json(asdict(checked))
+        return
+    from covey.cli.views import tables
+    from covey.cli.views.reports import checked_run
+
+    tables.show(*checked_run(checked))

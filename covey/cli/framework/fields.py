@@ -119,7 +119,19 @@ GOSSIP_PART_FIELDS = (
     "trained_s",
     "blocked_s",
     "model_sha256",
+    "filters",
     "received_at",
+)
+CHECKED_FIELDS = (
+    "spec (whole, with its defaults)",
+    "notes",
+    "waits_for",
+    "exchange",
+    "privacy",
+    "model_bytes",
+    "nodes (a list: node, is_connected, refusal, remark)",
+    "nodes_count",
+    "ready",
 )
 GOSSIP_MASS_FIELDS = ("live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs")
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")

@@ -38,6 +38,7 @@ def details(node: Status) -> list[Any]:
                 ("mass", f"{node['weight']:g}" if node["weighs"] == "mass" else ""),
                 ("model sha256", node["model_sha256"]),
                 ("last training", metrics_line(node["metrics"])),
+                ("outgoing filters", ", ".join(node["filters"])),
                 ("goodput", f"{busy / (busy + idle):.1%} of its time was training" if busy else ""),
                 ("contradictions", "; ".join(node["contradictions"])),
             ]
@@ -59,6 +60,7 @@ def table(nodes: Sequence[Status]) -> list[Any]:
             Column("WAITS FOR", below="always"),
             Column("WHY", below="always"),
             Column("REASON", below="always"),
+            Column("FILTERS", below="always"),
             Column("CONTRADICTIONS", below="always"),
         ],
         [
@@ -72,6 +74,7 @@ def table(nodes: Sequence[Status]) -> list[Any]:
                 safe_text(_waits(node)),
                 safe_text("; ".join(node["waits_why"])),
                 safe_text(node["reason"]),
+                safe_text(", ".join(node["filters"])),
                 safe_text("; ".join(node["contradictions"])),
             )
             for node in nodes

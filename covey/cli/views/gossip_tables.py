@@ -121,11 +121,13 @@ def parts(view: GossipView, *, is_ended: bool) -> list[Any]:
             f"{part.blocked_s / (part.trained_s + part.blocked_s):.1%}" if part.trained_s else "",
             part.address or "(it only calls)",
             safe_text(part.reason),
+            safe_text(", ".join(part.filters)),
         )
         for part in view.parts[:PEERS_SHOWN]
     ]
     columns = [Column("NODE"), Column("STATE"), *(Column(name, right=True) for name in ("STEP", "MASS", "LOSS"))]
     columns += [Column("BLOCKED", right=True), Column("PEERS CALL", below="narrow"), Column("REASON", below="always")]
+    columns += [Column("FILTERS", below="always")]
     more = (
         [Text(f"the first {PEERS_SHOWN} of {len(view.parts)} nodes; --json has all")]
         if view.parts[PEERS_SHOWN:]

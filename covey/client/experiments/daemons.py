@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from covey.client.errors import DaemonFailed
@@ -102,3 +104,14 @@ class LocalDaemons:
                 if daemon.process.stdin is not None:
                     daemon.process.stdin.close()
             self._started.clear()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on now: others are told them before anybody does."""
+    with ExitStack() as open_ones:
+        ports = []
+        for _ in range(count):
+            probe = open_ones.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(int(probe.getsockname()[1]))
+        return ports

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from covey.client.errors import Unreachable
-from covey.client.experiments.daemons import LocalDaemon, LocalDaemons
+from covey.client.experiments.daemons import LocalDaemon, LocalDaemons, free_ports
 
 if TYPE_CHECKING:
     from covey.client.connection import Connection
@@ -81,15 +81,15 @@ class LocalFederation:
         return False
 
     def start_nodes(self, names: list[str]) -> None:
-        """Enrol nodes, and start each at once."""
+        """Enrol nodes, and start each at once; their peers can call them."""
         from covey.node.membership.enrolment import join
 
         with self.connect() as connection:
-            for name in names:
+            for name, port in zip(names, free_ports(len(names)), strict=True):
                 data_dir = self.folder / "nodes" / name
                 join(connection.token(name, expires_s=TOKEN_S).token, data_dir)
-                arguments = ["node", "start", "--data-dir", data_dir, "--device", "cpu"]
-                self.daemons.start(name, arguments, self._log(name))
+                options = ["--data-dir", data_dir, "--device", "cpu", "--peer-listen", f"127.0.0.1:{port}"]
+                self.daemons.start(name, ["node", "start", *options], self._log(name))
 
     def wait_connected(self, nodes: int) -> None:
         """Wait until so many nodes are connected.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from covey.client import authority
-from covey.client.experiments.daemons import LocalDaemon, LocalDaemons
+from covey.client.experiments.daemons import LocalDaemon, LocalDaemons, free_ports
 from covey.client.gossip_nodes import read_node
 from covey.errors import NotFound, StoreError
 
@@ -87,14 +85,3 @@ def local_gossip(spec: str, nodes: int, folder: Path) -> Iterator[LocalGossip]:
             options = ["--data-dir", data_dir, "--peers", peers, "--listen", address, "--device", "cpu"]
             started.append(daemons.start(name, ["gossip", "start", run, *options], folder / "logs" / f"{name}.log"))
         yield LocalGossip(folder, names, started)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on now: a peers file has them before anybody does."""
-    with ExitStack() as open_ones:
-        ports = []
-        for _ in range(count):
-            probe = open_ones.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
-        return ports

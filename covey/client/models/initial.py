@@ -84,18 +84,28 @@ def _require_safetensors(path: Path, size: int, start: bytes) -> None:
         raise SpecError(f"model.initial: {path} is not a safetensors file")
 
 
+def submission_of(spec: Specification) -> tuple[pb.SubmitModelRequest, GivenFile | None]:
+    """The message that announces a submission, and the file that is to come with it, if it names one.
+
+    Raises:
+        SpecError, NotFound, LimitExceeded: As `given_file`, and of a specification that is wrong.
+    """
+    request = request_of(spec)
+    given = given_file(parsed(spec, later=True), folder_of(spec))
+    model = artifact_message(given.artifact) if given is not None else None
+    return pb.SubmitModelRequest(submission=request, model=model), given
+
+
 def submitted(access: Access, spec: Specification) -> pb.Run:
     """Submit a specification, with the file that it begins with, if it names one.
 
     Raises:
-        SpecError, NotFound, LimitExceeded: As `given_file`, and what the coordinator says.
+        SpecError, NotFound, LimitExceeded: As `submission_of`, and what the coordinator says.
     """
-    request = request_of(spec)
-    given = given_file(parsed(spec, later=True), folder_of(spec))
+    first, given = submission_of(spec)
     if given is None:
-        plain: pb.Run = access.call("SubmitRun", request, SUBMIT_DEADLINE_S)
+        plain: pb.Run = access.call("SubmitRun", first.submission, SUBMIT_DEADLINE_S)
         return plain
-    first = pb.SubmitModelRequest(submission=request, model=artifact_message(given.artifact))
     with_model: pb.Run = access.upload("SubmitRunWithModel", first, chunks_of(given), UPLOAD_DEADLINE_S)
     return with_model
 

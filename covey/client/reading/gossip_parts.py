@@ -41,6 +41,8 @@ class GossipPart:
     """Seconds of training and between trainings, since its process started."""
     model_sha256: str = ""
     """Of its newest published model; empty: there is none, or it is not known since a restart."""
+    filters: tuple[str, ...] = ()
+    """Of its site, that its newest training has passed, by name and version; empty: none, or it does not say."""
     received_at: float | None = None
     """When the statement came, in Unix seconds."""
 
@@ -96,5 +98,6 @@ def _part(message: pb.GossipPart, statement: GossipStatement | None) -> GossipPa
         trained_s=newest.trained_s if newest is not None else 0.0,
         blocked_s=newest.blocked_s if newest is not None else 0.0,
         model_sha256=statement.model_sha256,
+        filters=statement.filters,
         received_at=message.received_at,
     )

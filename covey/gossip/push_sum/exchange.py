@@ -330,10 +330,9 @@ class Exchange:
         """How many nodes show signs of life, this one and those that are through included."""
         return 1 + sum(peer.is_trusted for peer in self.peers.values())
 
-    @property
-    def furthest(self) -> int:
-        """How many steps the furthest of the peers that are there has made, as those say whose words are not belied."""
-        return max(self._counts(self.contradictions), default=0)
+    def step_counts(self, own: int) -> list[int]:
+        """How many steps this node made, then those of the peers that are there and whose words are not belied."""
+        return [own, *self._counts(self.contradictions)]
 
     def believed(self, own: int | None = None) -> int:
         """The same, as far as one peer's word is believed: at most one step beyond the next of all, this node included.

@@ -235,10 +235,9 @@ class PushSum:
 
     def _train(self) -> list[Action]:
         self.phase = "training"
-        scale, others = self.exchange.scale if self._has_mass else 1.0, self.exchange.furthest
-        most = self.policy.largest / (scale or 1.0)
-        factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)
-        return [Train(self.step, scale * factor)]
+        scale, counts = self.exchange.scale if self._has_mass else 1.0, self.exchange.step_counts(self.step)
+        factor = self.rates.factor(self.policy.correction, counts, self._now, scale, self.policy.largest)
+        return [Train(self.step, factor)]
 
     @property
     def _has_mass(self) -> bool:

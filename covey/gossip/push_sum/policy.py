@@ -22,7 +22,8 @@ class PushSumPolicy:
         most_scale: The largest factor on the learning rate, which grows as a node's mass becomes less.
         most_corrected: The same where steps are corrected for speed, of both together. It is what moves z, so what may
             diverge. A node that waits for nobody trains with about half of the mean mass, the rest being on its way:
-            that doubles the factor, so a step can count for about four.
+            that doubles the factor, so a step can count for about four on average; where nodes need more, all steps are
+            smaller (`covey.gossip.push_sum.rates.common`).
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
         weighs: Who says what a model counts for.

@@ -6,6 +6,7 @@ trains. Corrected, the steps of each node come to the same sum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,13 +19,33 @@ here the counter is the largest number of steps that any node is known to have m
 and delays, which a protocol that waits for nobody does not give. What a step may count for at most follows from the
 mass that the node has just then (`PushSumPolicy.largest`); with both corrections later steps make up for the rest."""
 
+SLOWEST = 16.0
+"""For so many steps of the furthest a node's step has to count at most in `common`: of one that is slower yet, or says
+so, the others' steps become no smaller for it."""
+AT_WORK = 0.5
+"""What part of all mass nodes have while they train, where nobody waits: the rest is on its way."""
+
+
+def common(counts: Sequence[int], largest: float) -> float:
+    """What all steps of all nodes are scaled by, so that those of slow nodes can count for all that they have to: <= 1.
+
+    Together nodes have as much mass as there is, so what they can count for is bounded on average, and not for each: a
+    slow node among fast ones is given most of it. Who knows the same counts comes to the same.
+
+    Args:
+        counts: How many steps each of those that are there made, this node included; who made none does not count yet.
+        largest: The largest factor on a step's learning rate; where nodes on average need at most half of it, 1.
+    """
+    needs = [min((max(counts) + 1) / (steps + 1), SLOWEST) for steps in counts if steps]
+    return min(1.0, largest * AT_WORK * len(needs) / sum(needs)) if needs else 1.0
+
 
 @dataclass
 class Rates:
     """One node's pace beside that of the furthest.
 
     Attributes:
-        counted: What its steps came to until now, in steps of the furthest node.
+        counted: What its steps came to until now, in steps of the furthest node, whatever all steps are scaled by.
     """
 
     counted: float = 0.0
@@ -38,26 +59,28 @@ class Rates:
         """The node begins, or goes on after a restart: times from before say nothing."""
         self._since = None
 
-    def factor(self, correction: Correction, step: int, others: int, now: float, most: float) -> float:
-        """What the next step counts for.
+    def factor(self, correction: Correction, counts: Sequence[int], now: float, scale: float, largest: float) -> float:
+        """What the learning rate of the next step is multiplied by, for its speed and its mass.
 
         Args:
             correction: The run's.
-            step: The node's own, from 0.
-            others: How many steps the furthest of its peers that are there made, as they say.
+            counts: How many steps this node made, then how many each of its peers that are there did, as they say.
             now: The time, in seconds.
-            most: The largest factor.
+            scale: The factor for its mass; 0: it has none.
+            largest: The largest factor.
         """
+        step, others = counts[0], max(counts[1:], default=0)
+        whole = scale * (common(counts, largest) if correction != "none" else 1.0)
         due = self._factor(correction, step, others, now) + self._owed
         if correction == "elapsed":
             due = min(due, max(1.0, max(step + 1, others) - self.counted))
-        factor = min(due, most)
+        factor = min(due, largest / (whole or 1.0))
         self._owed = due - factor if correction == "elapsed" else 0.0
         self.counted += factor
         self._last = now
         if self._since is None:
             self._since, self._furthest_then = now, max(step, others)
-        return factor
+        return factor * whole
 
     def _factor(self, correction: Correction, step: int, others: int, now: float) -> float:
         if correction == "asyspa":

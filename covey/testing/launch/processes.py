@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,6 +77,19 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float
             return False
         time.sleep(max(poll_s, min(waited_s / 20, SELDOM_S)))
     return True
+
+
+@contextlib.contextmanager
+def standing_still(pids: Collection[int]) -> Iterator[None]:
+    """Meanwhile these processes do nothing and say nothing (SIGSTOP), as on a machine that hangs."""
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 Process = subprocess.Popen[bytes] | ForkedProcess

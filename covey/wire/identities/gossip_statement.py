@@ -31,6 +31,7 @@ MAX_STEPS = 50
 """Of which one statement tells; of the others the next ones do."""
 MAX_METRICS = 50
 MAX_REASON = 2000
+MAX_FILTERS = 20
 Units = Annotated[str, Field(pattern="^-?[0-9]{1,40}$")]
 Number = Annotated[int, Field(ge=1, lt=MAX_COUNT)]
 Reason = Annotated[str, Field(max_length=MAX_REASON), AfterValidator(printable)]
@@ -89,6 +90,8 @@ class GossipStatement:
         steps: Steps of which no statement has told before; where there are none, the newest one.
         model_sha256: Of its newest published model; empty: there is none, or it is not known since a restart.
         at: Unix seconds.
+        filters: Names and versions of the site's filters that its newest training has passed; empty: none, or its
+            version does not say. Left out then: versions before this field read a statement without it only.
     """
 
     federation: Text
@@ -108,11 +111,13 @@ class GossipStatement:
     steps: Annotated[tuple[StepStatement, ...], Field(max_length=MAX_STEPS), FailFast()]
     model_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
     at: Finite
+    filters: Annotated[tuple[Text, ...], Field(max_length=MAX_FILTERS), FailFast()] = field(default=(), kw_only=True)
     covey: Literal["gossip/1"] = field(default="gossip/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
         """The statement's canonical bytes. Raises LimitExceeded: a number in it is not finite."""
-        return canonical_json(asdict(self))
+        values = asdict(self)
+        return canonical_json(values if self.filters else {key: values[key] for key in values if key != "filters"})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> GossipStatement:

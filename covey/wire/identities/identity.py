@@ -117,6 +117,21 @@ class Identity:
     signing_key: SigningKey
     expires_at: float
 
+    @staticmethod
+    def whose(folder: Path) -> tuple[str, str, str]:
+        """Name, role and federation of the identity in a folder; its keys may be elsewhere.
+
+        Raises:
+            IdentityError: There is none, or it cannot be read.
+        """
+        path = folder / "federation.json"
+        try:
+            facts = _Facts.model_validate_json(read_pem(path))
+        except (OSError, ValueError) as error:
+            problem = explain(error, _Facts) if isinstance(error, ValidationError) else str(error)
+            raise IdentityError(f"{path} cannot be read ({problem})") from error
+        return facts.name, facts.role, facts.federation
+
     @classmethod
     def load(cls, folder: Path) -> Identity:
         """Read an identity.

@@ -23,6 +23,7 @@ from covey.node.gossip.record.schema import (
     VERSION,
     Base,
     BodyRow,
+    FilterRow,
     KeptRow,
     MetricRow,
     ModelRow,
@@ -157,6 +158,13 @@ def read_models(engine: Engine) -> dict[int, tuple[Artifact, int]]:
     with translated(), Session(engine) as session:
         rows = session.scalars(select(ModelRow).order_by(ModelRow.step))
         return {row.step: (artifact_from_json(row.artifact), int(row.units)) for row in rows}
+
+
+def read_filters(engine: Engine) -> tuple[str, ...]:
+    """The filters of the site that its newest training has passed, with their versions."""
+    with translated(), Session(engine) as session:
+        newest = session.scalar(select(FilterRow.names).order_by(FilterRow.step.desc()).limit(1))
+    return tuple(map(str, newest or ()))
 
 
 def read_receipts(engine: Engine, me: Incarnation) -> list[Kept]:

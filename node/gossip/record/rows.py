@@ -88,12 +88,25 @@ def _edge(peer: Incarnation, out: OutEdge, into: InEdge) -> Row:
 def peer_rows(exchange: Exchange) -> list[Row]:
     """What is known of each peer."""
     known = {name: _state(peer) for name, peer in exchange.peers.items()}
-    known |= dict.fromkeys(exchange.departed, "left") | dict.fromkeys(exchange.ledger.evicted, "evicted")
+    known |= _out(exchange)
     steps = {name: peer.step for name, peer in exchange.peers.items()}
     return [
         {"peer": name.node, "incarnation": name.number, "state": state, "step": steps.get(name, -1)}
         for name, state in known.items()
     ]
+
+
+def peers_by_now(rows: Sequence[Row], exchange: Exchange) -> list[Row]:
+    """What was on record of each peer at a publication, with those that left or were evicted since then."""
+    known = {Incarnation(row["peer"], row["incarnation"]): row for row in rows}
+    for who, state in _out(exchange).items():
+        unknown = {"peer": who.node, "incarnation": who.number, "step": -1}
+        known[who] = {**known.get(who, unknown), "state": state}
+    return list(known.values())
+
+
+def _out(exchange: Exchange) -> dict[Incarnation, str]:
+    return dict.fromkeys(exchange.departed, "left") | dict.fromkeys(exchange.ledger.evicted, "evicted")
 
 
 def _state(peer: Peer) -> str:

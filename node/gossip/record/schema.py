@@ -130,6 +130,15 @@ class MetricRow(Base):
     value: Mapped[float]
 
 
+class FilterRow(Base):
+    """From which step on which of the operator's filters a training has passed (`covey.outgoing.filters`)."""
+
+    __tablename__ = "filters"
+    step: Mapped[int] = mapped_column(primary_key=True)
+    names: Mapped[list[Any]]
+    """With their versions, in their order; none: from here on there was none."""
+
+
 class ExchangeRow(Base):
     """A batch that was given (`out`) or had (`in`)."""
 

@@ -33,6 +33,7 @@ from covey.node.gossip.record.schema import (
     BodyRow,
     EdgeRow,
     ExchangeRow,
+    FilterRow,
     KeptRow,
     MetricRow,
     ModelRow,
@@ -61,6 +62,8 @@ class StepFacts:
     trained_s: float = 0.0
     blocked_s: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    filters: tuple[str, ...] | None = None
+    """Of the site, that its training has passed; None: this process has not trained yet."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ class SqliteRecord(Record[Artifact]):
             for history, values in ((MetricRow, measured), (SpanRow, spans)):
                 if values:
                     connection.execute(insert(history), values)
+            if facts.filters is not None:
+                _note_filters(connection, snapshot.step, facts.filters)
             if stays is not None:
                 connection.execute(insert(ModelRow).values(stays))
             for row in given:
@@ -318,6 +323,14 @@ def _reach(kinds: Sequence[str], state: str) -> None:
 
 def _note_end(connection: Connection, how: str, reason: str) -> None:
     connection.execute(update(RunRow).values(ended=how, reason=reason))
+
+
+def _note_filters(connection: Connection, step: int, filters: tuple[str, ...]) -> None:
+    """Note what trainings pass, where that is something else than before."""
+    newest = select(FilterRow.names).order_by(FilterRow.step.desc()).limit(1)
+    if (connection.scalar(newest) or []) != list(filters):
+        connection.execute(delete(FilterRow).where(FilterRow.step >= step))
+        connection.execute(insert(FilterRow).values(step=step, names=list(filters)))
 
 
 def _keep(connection: Connection, signed: Sequence[Kept]) -> None:

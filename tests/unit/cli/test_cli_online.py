@@ -204,6 +204,22 @@ def test_a_run_is_submitted_shown_stopped_and_audited(call, spec, tmp_path):
     assert 'the run: name is "large" on record, but was sealed as "small"' in found.stdout
 
 
+def test_a_dry_run_says_what_a_submission_would_come_to(call, spec, tmp_path):
+    before = read(call("run", "list", "--json"))
+    checked = read(call("run", "submit", spec, "--dry-run", "--json"))
+    assert (checked["spec"]["name"], checked["privacy"], checked["ready"]) == ("small", None, 0)
+    assert (checked["model_bytes"] > 40, "it begins once 2 nodes are there" in checked["waits_for"]) == (True, True)
+    private = tmp_path / "private.toml"
+    private.write_text(f'{SPEC}[weights]\nby = "equal"\n[privacy]\nunit = "node"\nclip = 1.0\nnoise = 1.0\n')
+    assert read(call("run", "submit", private, "--dry-run", "--json"))["privacy"]["unit"] == "node"
+    shown = call("run", "submit", private, "--dry-run").stdout
+    assert all(text in shown for text in ("could take it", "small", "epsilon"))
+    private.write_text(SPEC.replace("synthetic", "synthetics"))
+    assert "synthetics" in call("run", "submit", private, "--dry-run", code=1).stderr
+    assert "leave --watch out" in call("run", "submit", spec, "--dry-run", "--watch", code=2).stderr
+    assert read(call("run", "list", "--json")) == before
+
+
 def test_what_the_coordinator_refuses_is_told(call, tmp_path):
     path = tmp_path / "wrong.toml"
     path.write_text(SPEC.replace("parameters", "parameter"))

@@ -51,9 +51,16 @@ def test_issue_again_renews_for_the_same_keys(ca, tmp_path):
 def test_a_request_leaves_the_keys_where_they_are(ca, tmp_path):
     home, away = tmp_path / "home", tmp_path / "away"
     asked = ca("request", "ada", "--to", home, "--json")
-    made = ca("issue", "ada", "--dir", tmp_path / "ca", "--request", asked["request"], "--to", away, "--json")
+    issue = ("issue", "ada", "--dir", tmp_path / "ca", "--request", asked["request"], "--to", away, "--json")
+    made = ca(*issue, "--days", "10")
     assert made["fingerprint"] == asked["fingerprint"]
     assert not (away / "tls.key").exists()
+    renewed = ca(*issue)
+    assert (renewed["fingerprint"], renewed["expires_at"] > made["expires_at"]) == (asked["fingerprint"], True)
+    ca("issue", "ada", "--dir", tmp_path / "ca", "--to", away, fails="its keys are elsewhere")
+    ca("issue", "ada", "--dir", tmp_path / "ca", "--to", tmp_path / "cyd")
+    wrong = ("--request", asked["request"], "--to", tmp_path / "cyd")
+    ca("issue", "ada", "--dir", tmp_path / "ca", *wrong, fails="for another key than")
     for path in away.iterdir():
         path.rename(home / path.name)
     assert Identity.load(home).explain() == ""

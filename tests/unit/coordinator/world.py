@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sqlite3
 import time
 
 from covey import messages as msg
@@ -16,7 +17,8 @@ from covey.aggregation.verdicts import Verdict, word_for
 from covey.artifact import artifact_of, artifact_of_file
 from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.admin.operation import Operation
-from covey.coordinator.modes.registry import take_up
+from covey.coordinator.modes.contract import ReplayInputs
+from covey.coordinator.modes.registry import replay_of, take_up
 from covey.coordinator.nodes.gossip import AuthorityNotary
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.runs.active_runs import ActiveRuns
@@ -88,6 +90,8 @@ class Nodes:
         self.connected = set(names)
         self.sent = []
         self.port = 7410
+        self.callers: set[str] = set()
+        """Those that nobody can call."""
         self._more = asyncio.Event()
 
     def nodes(self):
@@ -100,7 +104,8 @@ class Nodes:
         return True
 
     def peer(self, node):
-        return msg.GossipMember(node, f"{node}.example:{self.port}", "aa" * 32) if node in self.connected else None
+        address = "" if node in self.callers else f"{node}.example:{self.port}"
+        return msg.GossipMember(node, address, "aa" * 32) if node in self.connected else None
 
     def send(self, node, message):
         if node not in self.connected:
@@ -341,6 +346,17 @@ class World:
         seen = self.changes.count
         if active.machine is None or not active.machine.done:
             await self.changes.after(seen)
+
+    def replay(self, folder, run="run"):
+        """Of a run on record, into a new folder."""
+        folder.mkdir()
+        artifacts = self.folder / "files" / "artifacts"
+        return replay_of(ReplayInputs(self.record, self.record.run(run), artifacts, self.worker, folder))
+
+    def edit(self, statement, *values):
+        """Change the record behind the coordinator's back."""
+        with sqlite3.connect(self.folder / "covey.db") as database:
+            assert database.execute(statement, values).rowcount
 
     async def close(self):
         for task in self._tasks:

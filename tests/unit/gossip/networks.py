@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from covey.gossip.mass import ONE
+from covey.gossip.mixing import Uniform
+from covey.gossip.planning import Planner
 from covey.gossip.push_sum import events as ev
-from covey.testing.swarm_ports import Message
+from covey.gossip.push_sum.machine import PushSumPolicy
+from covey.gossip.topologies.random import Random
+from covey.testing.swarm_ports import Message, Vector
 from covey.testing.swarms import VirtualSwarm
+
+SPEEDS = {"node-0": 1, "node-1": 1, "node-2": 4, "node-3": 4}
+OPTIMA = {"node-0": -1.0, "node-1": -1.0, "node-2": 1.0, "node-3": 1.0}
 
 
 def run_lossy(swarm: VirtualSwarm, rng: random.Random, loss: float) -> None:
@@ -55,3 +65,27 @@ def late_by(swarm: VirtualSwarm, steps: int, ticks: int) -> Iterator[float]:
         for node in swarm.up if not steps else ():
             while node.machine.step <= tick and node.is_busy:
                 node.finish_work()
+
+
+def consensus_at_speeds(**policy: Any) -> float:
+    """What four nodes come to, of which two are four times as fast; the optimum of all is 0, by speed it is 0.6."""
+
+    def training(node: str, step: int, z: Vector, scale: float) -> Vector:
+        return z - 0.015 * scale * (z - OPTIMA[node])
+
+    models: dict[str, Vector] = {name: np.zeros(1) for name in OPTIMA}
+    planner = Planner(Random({"peers": 1}), Uniform(), 7)
+    swarm = VirtualSwarm(models, planner, PushSumPolicy(10_000, None, **policy), training)
+    swarm.begin()
+    reached = []
+    for tick in range(600):
+        swarm.clock.time = float(tick)
+        while swarm.messages:
+            swarm.deliver()
+        for name, node in zip(SPEEDS, swarm.nodes.values(), strict=True):
+            if tick % (4 // SPEEDS[name]) == 0:
+                for _ in range(3):  # a training, its publication, and the mixture
+                    node.finish_work()
+        reached.append(swarm.sum_of_models()[0] / len(SPEEDS))
+    assert swarm.audit().is_exact
+    return float(np.mean(reached[450:]))

@@ -9,7 +9,7 @@ from covey.gossip.mass import ONE
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
-from covey.gossip.push_sum.rates import Correction
+from covey.gossip.push_sum.rates import Correction, common
 
 ME, LIAR, BOB, CYD = (Incarnation(name) for name in ("me", "liar", "bob", "cyd"))
 STEPS = 50
@@ -78,48 +78,66 @@ def test_one_node_that_is_faster_than_all_others_is_corrected_for(correction: Co
 def test_little_mass_and_a_liar_s_pace_together_scale_a_step_by_no_more_than_the_policy_says(
     correction: Correction,
 ) -> None:
-    """And what no step could count for is made up for: x moves as the correction says, whatever w is."""
+    """And what no step could count for is made up for: x moves as the correction says, whatever w is.
+
+    Beside one that says to be so far ahead all steps are scaled as well.
+    """
     policy = PushSumPolicy(STEPS, None, correction=correction, least=1)
     machine = PushSum(ME, policy, (LIAR, BOB, CYD), is_met=True)
     machine.handle(said(LIAR, STEPS // 2))
-    actions, scales, moved = machine.handle(ev.Begun(0.0)), [], 0.0
+    actions, scales, moved, due, counted = machine.handle(ev.Begun(0.0)), [], 0.0, 0.0, 0.0
     while machine.phase == "training":
         step, now, exchange = machine.step, float(machine.step), machine.exchange
+        due += (machine.rates.counted - counted) * common(exchange.step_counts(step), policy.largest)
+        counted = machine.rates.counted
         scales += [action.scale for action in actions if isinstance(action, act.Train)]
         moved += scales[-1] * exchange.kept / exchange.mean
         if step == 5:  # all that was given comes back
             machine.handle(ev.Arrived(CYD, 1, exchange.ledger.out[BOB].sent, step, now))
         machine.handle(ev.Trained(step, now))
         machine.handle(ev.Planned(step, (ev.Share(BOB, 15, 16),) if step == 0 else (), ()))
-        actions = machine.handle(ev.Published(step, now))
         machine.handle(said(LIAR, STEPS - 1))
+        actions = machine.handle(ev.Published(step, now))
         actions += machine.handle(ev.Mixed(step, now))  # where there was nothing to mix in it is late, and nothing
     assert max(scales) == pytest.approx(policy.largest)
     if correction == "none":
         assert policy.largest == 4.0
     else:
         assert policy.largest == 8.0
-        assert moved == pytest.approx(machine.rates.counted)
-        assert STEPS <= moved < STEPS + 8
+        assert moved == pytest.approx(due)
+        assert STEPS / 4 < moved < STEPS
+        assert STEPS <= machine.rates.counted < STEPS + 8 * 4
 
 
 def test_a_word_that_was_belied_leaves_nothing_behind_in_how_much_later_steps_count_for() -> None:
     scales = trainings("elapsed", 499, before=10, belied_at=12, steps=500)
     assert sum(scale > 2 for scale in scales) <= 2
-    assert len(scales) > 480
+    assert [scale for scale in scales if scale < 2] == pytest.approx([1.0] * (len(scales) - 2))
+    assert len(scales) > 450  # two steps counted for 24 each, and moved by 8
+
+
+@pytest.mark.parametrize("correction", ["elapsed", "asyspa"])
+@pytest.mark.parametrize("pace", [1, 2])
+def test_who_says_that_it_is_slow_makes_steps_smaller_by_a_sixth_among_four_and_not_more_for_a_larger_lie(
+    correction: Correction, pace: int
+) -> None:
+    honest = sum(trainings(correction, pace=pace, steps=200))
+    moved = sum(trainings(correction, 0, pace=pace, steps=200))
+    assert honest == pytest.approx(200, abs=8)
+    assert 0.8 * honest < moved < 0.95 * honest
 
 
 def test_whose_batches_belie_what_it_said_of_its_steps_counts_for_no_pace() -> None:
     machine = PushSum(ME, PushSumPolicy(STEPS, None, correction="asyspa"), (LIAR, BOB), is_met=True)
     machine.handle(said(BOB, 4))
     machine.handle(said(LIAR, 40))
-    assert machine.exchange.furthest == 41
+    assert max(machine.exchange.step_counts(0)) == 41
     machine.handle(ev.Arrived(BOB, 1, 1, 4, 0.0))  # as a leaver gives in the step that it said
     assert machine.handle(ev.Arrived(LIAR, 1, 1, 5, 0.0))[0] == act.Accept(LIAR, 1)  # its mass is as good as any
     words = "liar said that it gives nothing more of steps up to 40, and gave batch 1 of step 5"
     assert machine.exchange.contradictions == {LIAR: words}
     machine.handle(said(LIAR, 45))
-    assert machine.exchange.furthest == 5
+    assert max(machine.exchange.step_counts(0)) == 5
     lock_step = PushSum(ME, PushSumPolicy(STEPS), (LIAR, BOB), is_met=True)
     lock_step.handle(said(BOB, STEPS))  # a leaver in lock step, which hands over in whatever step it is
     lock_step.handle(ev.Arrived(BOB, 1, 1, 5, 0.0))
@@ -141,7 +159,7 @@ def test_a_word_binds_whatever_its_number_of_the_newest_batch_says(sequence: int
     machine.handle(ev.Arrived(LIAR, 2, 1, 2, 0.0))
     words = "liar said that it gives nothing more of steps up to 40, and gave batch 2 of step 2"
     assert machine.exchange.contradictions == {LIAR: words}
-    assert machine.exchange.furthest == 5
+    assert max(machine.exchange.step_counts(0)) == 5
 
 
 def test_who_says_where_it_is_while_a_batch_is_on_its_way_is_not_belied_by_it() -> None:

@@ -21,7 +21,7 @@ from covey.gossip.topologies.contract import Topology
 from covey.gossip.topologies.random import Random
 from covey.gossip.topologies.regular import Complete, Exponential, Ring
 from covey.testing.swarms import VirtualSwarm, uneven
-from tests.unit.gossip.networks import run_lossy
+from tests.unit.gossip.networks import consensus_at_speeds, run_lossy
 
 D = 3
 
@@ -332,38 +332,10 @@ def test_what_a_codec_loses_stays_with_the_sender(topology: Topology, overlap: i
     assert uneven(models_of(swarm)) < 2 * len(swarm.nodes) / 8  # what is lost of an element, times what is given
 
 
-SPEEDS = {"node-0": 1, "node-1": 1, "node-2": 4, "node-3": 4}
-OPTIMA = {"node-0": -1.0, "node-1": -1.0, "node-2": 1.0, "node-3": 1.0}
-
-
-def consensus_at_speeds(correction: Any) -> float:
-    """What four nodes come to, of which two are four times as fast; the optimum of all is 0, by speed it is 0.6."""
-
-    def training(node: str, step: int, z: Any, scale: float) -> Any:
-        return z - 0.015 * scale * (z - OPTIMA[node])
-
-    models: dict[str, Any] = {name: np.zeros(1) for name in OPTIMA}
-    planner, policy = Planner(Random({"peers": 1}), Uniform(), 7), PushSumPolicy(10_000, None, correction=correction)
-    swarm = VirtualSwarm(models, planner, policy, training)
-    swarm.begin()
-    reached = []
-    for tick in range(600):
-        swarm.clock.time = float(tick)
-        while swarm.messages:
-            swarm.deliver()
-        for name, node in zip(SPEEDS, swarm.nodes.values(), strict=True):
-            if tick % (4 // SPEEDS[name]) == 0:
-                for _ in range(3):  # a training, its publication, and the mixture
-                    node.finish_work()
-        reached.append(swarm.sum_of_models()[0] / len(SPEEDS))
-    assert swarm.audit().is_exact
-    return float(np.mean(reached[450:]))
-
-
 def test_at_unequal_speeds_corrected_steps_come_to_the_optimum_of_all() -> None:
-    assert consensus_at_speeds("none") > 0.5  # fast nodes count for more
-    assert abs(consensus_at_speeds("elapsed")) < 0.1
-    assert abs(consensus_at_speeds("asyspa")) < 0.1
+    assert consensus_at_speeds(correction="none") > 0.5  # fast nodes count for more
+    assert abs(consensus_at_speeds(correction="elapsed")) < 0.1
+    assert abs(consensus_at_speeds(correction="asyspa")) < 0.1
 
 
 @pytest.mark.parametrize("correction", ["elapsed", "asyspa"])

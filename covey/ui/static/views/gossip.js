@@ -69,7 +69,7 @@ const partTable = (page) =>
       number(part.metrics.loss),
       part.trained_s ? `${((100 * part.blocked_s) / (part.trained_s + part.blocked_s)).toFixed(1)} %` : "",
       part.received_at ? `${span(Math.max(0, page.now - part.received_at))} ago` : "nothing yet",
-      part.reason,
+      [part.reason, part.filters.length ? `passes ${part.filters.join(", ")}` : ""].filter(Boolean).join("; "),
     ]),
   );
 

@@ -10,6 +10,7 @@ import pytest
 from covey import messages as msg
 from covey.coordinator.modes.asynchronous.preparation import async_run_policy_of
 from covey.coordinator.modes.asynchronous.preparation import restore as restore_async
+from covey.coordinator.modes.contract import ReplayInputs
 from covey.coordinator.modes.registry import ROOMS, replay_of, room_of
 from covey.coordinator.modes.rounds.events import RecordOutcome
 from covey.coordinator.modes.rounds.preparation import restore, round_policy_of
@@ -49,28 +50,22 @@ def test_a_mode_is_found_by_its_name():
 async def test_a_run_of_an_unknown_mode_cannot_be_replayed(world):
     record = replace(world.submit(), mode="ring")
     with pytest.raises(SpecError, match="'ring' is not known"):
-        replay_of(world.record, record, world.folder, world.worker, world.folder)
+        replay_of(ReplayInputs(world.record, record, world.folder, world.worker, world.folder))
 
 
 # -- rounds
 
 
-async def replayed(world, folder):
-    folder.mkdir()
-    artifacts = world.folder / "files" / "artifacts"
-    return await replay_of(world.record, world.record.run("run"), artifacts, world.worker, folder).run()
-
-
 async def test_rounds_that_are_replayed_come_to_the_same_and_a_change_is_found(world, tmp_path):
     world.worker.description = replace(world.worker.description, slots={"server/velocity": MODEL_BYTES})
     await played(world, mode=f"{ROUNDS}[keep]\nupdates = 100\n", count=3)
-    report = await replayed(world, tmp_path / "same")
+    report = await world.replay(tmp_path / "same").run()
     assert (report.decisions, report.versions, report.problems) == (3, 3, ())
     assert report.model_sha256 == world.record.version("run", 3).model_sha256
     bases = [job.models[job.version] for job in world.worker.done("step")[3:]]
     assert [base.exists() for base in bases] == [False] * 3  # only the newest one is there
     world.worker.rejected = {"bob": "too far away"}
-    report = await replayed(world, tmp_path / "other")
+    report = await world.replay(tmp_path / "other").run()
     assert (report.decisions, report.versions) == (1, 0)
     assert [text.split(" came out as")[0] for text in report.problems] == [
         "round 1: the verdicts",
@@ -80,14 +75,14 @@ async def test_rounds_that_are_replayed_come_to_the_same_and_a_change_is_found(w
         "round 1: what is kept with the version",
     ]
     world.worker.rejected = {"ada": "", "bob": ""}
-    report = await replayed(world, tmp_path / "short")
+    report = await world.replay(tmp_path / "short").run()
     assert report.problems == ("round 1: too few updates are left for the rule, and a version is recorded",)
 
 
 async def test_rounds_whose_updates_are_gone_cannot_be_replayed(world, tmp_path):
     await played(world, count=3)
     with pytest.raises(NotFound, match=r"the update of round 1 is not kept any more: .* \[keep\] updates"):
-        await replayed(world, tmp_path / "gone")
+        await world.replay(tmp_path / "gone").run()
 
 
 async def test_a_replay_finds_a_file_that_is_not_the_one_that_was_signed(world, tmp_path):
@@ -96,7 +91,7 @@ async def test_a_replay_finds_a_file_that_is_not_the_one_that_was_signed(world, 
     path = world.files.path(update.parts[0].artifact.digest)
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[::-1])
-    report = await replayed(world, tmp_path / "edited")
+    report = await world.replay(tmp_path / "edited").run()
     assert (report.decisions, report.versions) == (2, 1)
     assert report.problems[0].startswith(f"round 2: the digest of part 'model' of the update of {update.node} came out")
 
@@ -229,11 +224,11 @@ async def test_each_node_is_served_the_base_of_its_own_assignment(world):
 
 async def test_a_replay_of_what_is_on_record_comes_to_the_same_and_says_where_it_does_not(world, tmp_path):
     await played(world, mode=UPDATES, count=4)
-    report = await replayed(world, tmp_path / "same")
+    report = await world.replay(tmp_path / "same").run()
     assert (report.decisions, report.versions, report.ok) == (4, 4, True)
     assert report.model_sha256 == world.record.version("run", 4).model_sha256
     world.worker.makes_versions = False
-    report = await replayed(world, tmp_path / "other")
+    report = await world.replay(tmp_path / "other").run()
     assert not report.ok
     assert report.problems[0].startswith("decision 1: the version made came out as None")
 

@@ -7,15 +7,20 @@ from dataclasses import replace
 
 import pytest
 
+from covey.coordinator.modes.contract import ReplayInputs
 from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
 from covey.errors import LayoutError, NotFound
 from covey.spec import ModelSection, parse_json
 from covey.testing.store import records as make
 
 
+def inputs(world, run, **options):
+    return ReplayInputs(world.record, run, world.folder, world.worker, world.folder, **options)
+
+
 async def test_the_first_version_is_made_again_where_it_is_wanted(world):
     run, out = replace(world.submit(), layout=make.LAYOUT), world.folder / "version-0"
-    sha256 = await first_version(world.worker, run, out, world.folder, allow_path=True)
+    sha256 = await first_version(inputs(world, run, allow_path=True), out)
     (job,) = world.worker.done("initial")
     assert (job.run, job.spec_json, job.out, job.allow_path) == ("run", run.spec, out, True)
     assert out.read_bytes() == bytes.fromhex(sha256)[: out.stat().st_size]
@@ -24,7 +29,7 @@ async def test_the_first_version_is_made_again_where_it_is_wanted(world):
 async def test_a_task_that_makes_another_model_here_is_no_replay(world):
     run = replace(world.submit(), layout='[["w","float32",[3],"model"]]')
     with pytest.raises(LayoutError, match="the task installed here makes another model than the run's"):
-        await first_version(world.worker, run, world.folder / "out", world.folder, allow_path=False)
+        await first_version(inputs(world, run), world.folder / "out")
 
 
 async def test_a_run_that_was_given_a_model_begins_with_that_file_again(world):
@@ -32,9 +37,9 @@ async def test_a_run_that_was_given_a_model_begins_with_that_file_again(world):
     given = parse_json(run.spec).model_copy(update={"model": ModelSection(initial=f"sha256:{digest}")})
     run = replace(run, spec=given.to_json())
     with pytest.raises(NotFound, match="the model that the run began with is gone"):
-        await first_version(world.worker, run, world.folder / "out", world.folder, allow_path=False)
+        await first_version(inputs(world, run), world.folder / "out")
     (world.folder / digest).write_bytes(b"values")
-    await first_version(world.worker, run, world.folder / "out", world.folder, allow_path=False)
+    await first_version(inputs(world, run), world.folder / "out")
     assert world.worker.done("initial")[-1].source == world.folder / digest
 
 

@@ -62,6 +62,8 @@ class NumpyWorker(Worker):
         self.trainings = math.inf
         """How many there may be; a further one lasts for ever."""
         self.stands_still = False
+        self.filters: tuple[str, ...] = ()
+        """Of its site, that a training passes."""
 
     @override
     async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
@@ -79,7 +81,7 @@ class NumpyWorker(Worker):
         path = job.scratch["model"]
         np.full(D, job.roster_index, np.float32).tofile(path)
         written = WrittenFile("model", path, artifact_of_file(path))
-        return TrainResult((written,), 10, 1, 0.1, {"loss": (1.0, 2)}, {})
+        return TrainResult((written,), 10, 1, 0.1, {"loss": (1.0, 2)}, {}, filters=self.filters)
 
     def _mix(self, job: MixJob) -> MixResult:
         base = np.fromfile(job.base, np.float32)

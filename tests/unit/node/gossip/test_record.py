@@ -4,6 +4,7 @@ import asyncio
 import errno
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,17 @@ from covey.gossip.push_sum.events import Arrived, PeerEvicted
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.ports import Snapshot
 from covey.node.gossip.record.database import open_record, require_version, sync_as
-from covey.node.gossip.record.reader import RunFacts, digests_of, machine_of, read_saved, rows_of, write_facts
-from covey.node.gossip.record.schema import EdgeRow, ExchangeRow, RunRow, SnapshotRow, StepRow
+from covey.node.gossip.record.reader import (
+    RunFacts,
+    digests_of,
+    machine_of,
+    read_filters,
+    read_saved,
+    rows_of,
+    write_facts,
+)
+from covey.node.gossip.record.rows import peers_by_now
+from covey.node.gossip.record.schema import EdgeRow, ExchangeRow, FilterRow, PeerRow, RunRow, SnapshotRow, StepRow
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 
 A, B = Incarnation("a"), Incarnation("b")
@@ -39,8 +49,8 @@ class Written:
         self.failures: list[Exception] = []
         self.order: list[str] = []
         call = asyncio.get_running_loop().call_soon_threadsafe
-        facts = StepFacts(1.5, 0.5, {"loss": 2.0})
-        self.record = SqliteRecord(self.engine, "process", call, lambda: facts, self.failures.append)
+        self.step = StepFacts(1.5, 0.5, {"loss": 2.0})
+        self.record = SqliteRecord(self.engine, "process", call, lambda: self.step, self.failures.append)
         self.machine = PushSum(A, POLICY, [B], is_met=True)
 
     def says(self, name: str) -> Callable[[], None]:
@@ -74,6 +84,9 @@ async def test_writes_count_in_order_and_a_publication_takes_the_place_of_notes(
     assert digests_of(saved) == {body("z").digest, body("came").digest}
     again = machine_of(written.facts, POLICY, saved)
     assert again.exchange.ledger == machine.exchange.ledger
+    assert [row["state"] for row in rows_of(written.engine, PeerRow)] == ["there"]
+    assert [row["state"] for row in peers_by_now(rows_of(written.engine, PeerRow), again.exchange)] == ["evicted"]
+    assert [row["peer"] for row in peers_by_now([], again.exchange)] == ["b"]
     (edge,) = rows_of(written.engine, EdgeRow)
     assert (edge["sent"], edge["waiting"], edge["applied"]) == ("10", "10", "7")
     ways = [(row["way"], row["units"], row["size_bytes"]) for row in rows_of(written.engine, ExchangeRow)]
@@ -99,6 +112,19 @@ async def test_what_stays_with_the_node_is_written_with_its_snapshot_and_replace
     engine = open_record(tmp_path)
     assert read_saved(engine).snapshot is not None
     engine.dispose()
+
+
+async def test_which_filters_trainings_passed_is_on_record_from_their_first_step_on(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    for step, filters in enumerate([None, ("clip 1",), ("clip 1",), ("clip 2", "noise"), ()]):
+        written.step = replace(written.step, filters=filters)
+        snapshot = Snapshot(step, written.machine, body("z"), {step: body("z")}, {})
+        written.record.publish(snapshot, (), written.says("publication"))
+        await written.settled()
+        assert read_filters(written.engine) == (filters or ())
+    rows = [(row["step"], row["names"]) for row in rows_of(written.engine, FilterRow)]
+    assert rows == [(1, ["clip 1"]), (3, ["clip 2", "noise"]), (4, [])]
+    written.record.close()
 
 
 async def test_a_record_that_cannot_be_written_says_so_and_nothing_counts(tmp_path: Path) -> None:

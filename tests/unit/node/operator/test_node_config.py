@@ -5,7 +5,7 @@ import pytest
 
 from covey.errors import PolicyError, SpecError
 from covey.messages import GossipMember, GossipOrder
-from covey.node.gossip_runs import terms_of
+from covey.node.gossip_handed import terms_of
 from covey.node.operator.config import NodeConfig, NodeSettings, read_settings
 from covey.node.operator.default_settings import DEFAULT_SETTINGS
 from covey.node.operator.policy import BUILT_IN_TASKS

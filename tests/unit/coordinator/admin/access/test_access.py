@@ -39,7 +39,7 @@ READ = {
     *("ListGossip", "AuditRun", "ListEvents", "ListSiteLog"),
 }
 MANAGE = {"StopRun", "DeleteRun"}
-SUBMIT = {"SubmitRun", "SubmitRunWithModel"}
+SUBMIT = {"SubmitRun", "SubmitRunWithModel", "CheckRun"}
 FILTERED = {"ListRuns", "ListNodes", "ShowNode", "Status"}
 FEDERATION = {"EvictNode", "CreateToken", "ListTokens", "RevokeToken", "Pause", "Drain", "Backup"}
 FEDERATION |= {"ListStudies", "EditStudy"}
@@ -101,7 +101,7 @@ def asked(method, study):
     kind = KINDS[method]
     if method == "SubmitRun":
         return kind(spec_toml=text_of(study, "new"))
-    if method == "SubmitRunWithModel":
+    if method in ("SubmitRunWithModel", "CheckRun"):
         model = tensors_pb2.Artifact(digest="0" * 64, size_bytes=1)
         return kind(submission=pb.SubmitRunRequest(spec_toml=text_of(study, "new")), model=model)
     if method in READ | MANAGE:

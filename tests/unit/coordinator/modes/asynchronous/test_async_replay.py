@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
 from covey.coordinator.modes.asynchronous.replay import Replay
-from covey.coordinator.modes.registry import replay_of
 from covey.errors import NotFound
 from tests.unit.coordinator.world import UPDATES
 
@@ -19,24 +16,12 @@ async def played(world, count=4):
     await task
 
 
-async def replayed(world, folder, on_progress=None):
-    folder.mkdir()
-    artifacts = world.folder / "files" / "artifacts"
-    replay = replay_of(world.record, world.record.run("run"), artifacts, world.worker, folder)
-    assert isinstance(replay, Replay)
-    return await (replay.run(on_progress) if on_progress else replay.run())
-
-
-def edit(world, statement):
-    """Change the record behind the coordinator's back."""
-    with sqlite3.connect(world.folder / "covey.db") as database:
-        assert database.execute(statement).rowcount
-
-
 async def test_it_tells_how_far_it_is_and_keeps_only_models_that_are_still_needed(world, tmp_path):
     await played(world)
     seen = []
-    report = await replayed(world, tmp_path / "replay", lambda done, whole: seen.append((done, whole)))
+    replay = world.replay(tmp_path / "replay")
+    assert isinstance(replay, Replay)
+    report = await replay.run(lambda done, whole: seen.append((done, whole)))
     assert (report.ok, report.decisions, report.versions) == (True, 4, 4)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [path.name for path in (tmp_path / "replay").iterdir()] == ["version-4"]
@@ -45,7 +30,7 @@ async def test_it_tells_how_far_it_is_and_keeps_only_models_that_are_still_neede
 async def test_decisions_without_a_version_are_made_again_too(world, tmp_path):
     world.worker.makes_versions = False
     await played(world)
-    report = await replayed(world, tmp_path / "replay")
+    report = await world.replay(tmp_path / "replay").run()
     assert (report.ok, report.decisions, report.versions) == (True, 4, 0)
     assert report.model_sha256 == world.record.version("run", 0).model_sha256
 
@@ -61,8 +46,8 @@ async def test_decisions_without_a_version_are_made_again_too(world, tmp_path):
 )
 async def test_what_was_changed_in_the_record_is_found(world, tmp_path, statement, problem):
     await played(world)
-    edit(world, statement)
-    report = await replayed(world, tmp_path / "replay")
+    world.edit(statement)
+    report = await world.replay(tmp_path / "replay").run()
     assert not report.ok
     assert report.problems[0].startswith(problem)
 
@@ -72,5 +57,5 @@ async def test_updates_that_are_gone_are_noticed_before_anything_is_made(world, 
     world.files.path(world.record.updates("run", 3)[0].parts[0].artifact.digest).unlink()
     jobs = len(world.worker.jobs)
     with pytest.raises(NotFound, match="the update of round 3 is not kept any more"):
-        await replayed(world, tmp_path / "replay")
+        await world.replay(tmp_path / "replay").run()
     assert len(world.worker.jobs) == jobs

@@ -8,7 +8,6 @@ import pytest
 
 from covey.coordinator.modes.asynchronous.events import (
     AsyncRestored,
-    AsyncRunPolicy,
     CloseAssignment,
     Decided,
     DecideNext,
@@ -41,34 +40,7 @@ from covey.machines.protocol import (
     TransferProgressed,
     UpdateStored,
 )
-
-POLICY = AsyncRunPolicy(
-    updates=4,
-    min_nodes=2,
-    deadline_s=100,
-    rejoin_s=30,
-    retry_s=1,
-    retry_max_s=8,
-    evaluate_every=2,
-    evaluate_on_nodes=False,
-)
-
-
-def started(policy=POLICY, nodes=("a", "b"), **kwargs):
-    """All nodes are known before the first of them connects, as after enrolment."""
-    made = AsyncMachine(policy, nodes, **kwargs)
-    actions = made.handle(Started(0))
-    for node in nodes:
-        actions += made.handle(NodeJoined(node, 0))
-    return made, actions
-
-
-def kinds(actions, kind):
-    return [action for action in actions if isinstance(action, kind)]
-
-
-def opened(actions):
-    return [(action.node, action.number, action.base_version) for action in kinds(actions, OpenAssignment)]
+from tests.unit.coordinator.modes.asynchronous.async_machine import POLICY, kinds, opened, started
 
 
 def test_a_node_gets_work_when_it_is_there_and_again_after_each_decision():

@@ -10,7 +10,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from covey.coordinator.modes.asynchronous.events import (
     AsyncRestored,
-    AsyncRunPolicy,
     CloseAssignment,
     Decided,
     DecideNext,
@@ -33,17 +32,7 @@ from covey.machines.protocol import (
     Tick,
     UpdateStored,
 )
-
-POLICY = AsyncRunPolicy(
-    updates=4,
-    min_nodes=2,
-    deadline_s=100,
-    rejoin_s=30,
-    retry_s=1,
-    retry_max_s=8,
-    evaluate_every=2,
-    evaluate_on_nodes=False,
-)
+from tests.unit.coordinator.modes.asynchronous.async_machine import POLICY
 
 
 class Record:

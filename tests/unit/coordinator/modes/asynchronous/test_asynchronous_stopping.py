@@ -7,7 +7,7 @@ from dataclasses import replace
 from covey.coordinator.modes.asynchronous.events import AsyncRestored, Decided, DecideNext, OpenAssignment
 from covey.machines.protocol import Cancel, EvaluateCentrally, Evaluated, FinishRun, Tick, UpdateStored
 from covey.machines.stopping import StopRules
-from tests.unit.coordinator.modes.asynchronous.test_asynchronous import POLICY, kinds, started
+from tests.unit.coordinator.modes.asynchronous.async_machine import POLICY, kinds, started
 
 
 def policy(**rules):

@@ -13,6 +13,7 @@ from covey.coordinator.modes.gossip import events as ev
 from covey.coordinator.modes.gossip.mode import EVICTED
 from covey.coordinator.modes.gossip.replay import refuse_replay
 from covey.coordinator.modes.gossip.statements import Statements
+from covey.coordinator.modes.registry import room_of
 from covey.coordinator.nodes.gossip import peer_address, take_statement
 from covey.errors import IdentityError, SpecError
 from covey.machines import protocol as pr
@@ -91,6 +92,20 @@ async def test_who_takes_part_is_handed_out_and_what_nodes_state_is_kept(world: 
         ("ada", "bob"), "completed"
     )
     assert sent(world, msg.Cancel) == [msg.Cancel("run", 0, "the run is completed")]
+
+
+async def test_whoever_looks_sees_that_nodes_cannot_reach_each_other_until_they_can(world: World) -> None:
+    world.nodes.callers = {"ada", "bob"}
+    active, task = await begun(world)
+    assert active.awaited.startswith("ada and bob cannot reach each other, for peers can call none of them")
+    assert "--peer-listen HOST:PORT" in active.awaited
+    world.nodes.callers = {"ada"}
+    active.post(pr.NodeJoined("bob", 1.0))  # it was started again
+    while active.awaited:
+        await world.changed(active)
+    await state(world, active, "bob", 1, state="completed", step=4)
+    await state(world, active, "ada", 1, state="completed", step=4)
+    await task
 
 
 @pytest.mark.parametrize(
@@ -218,5 +233,6 @@ async def test_a_further_incarnation_states_something_only_once_the_one_before_i
 
 
 def test_nothing_is_replayed(world: World) -> None:
+    assert room_of("gossip").replay is refuse_replay
     with pytest.raises(SpecError, match="covey run audit run"):
-        refuse_replay(world.record, world.submit(mode=SPEC, count=4), world.folder, None, world.folder)  # type: ignore[arg-type]
+        world.replay(world.folder / "replay", world.submit(mode=SPEC, count=4).run)

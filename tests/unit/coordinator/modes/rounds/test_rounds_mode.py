@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from covey import messages as msg
-from covey.coordinator.modes.registry import replay_of
 from covey.coordinator.modes.rounds.mode import RoundsMode
 from covey.coordinator.runs.assignments import AssignmentInputs
 from covey.coordinator.runs.facts import NodeProgress
@@ -217,7 +216,5 @@ async def test_nothing_is_made_of_a_round_whose_updates_were_damaged_while_they_
     (event,) = [event for event in world.record.events(run="run") if event.kind == "update-lost"]
     assert (event.node, event.detail["round"]) == ("bob", 1)
     assert world.record.round("run", 1).attempt == 2
-    (folder := tmp_path / "replay").mkdir()
-    artifacts = world.folder / "files" / "artifacts"
-    report = await replay_of(world.record, world.record.run("run"), artifacts, world.worker, folder).run()
+    report = await world.replay(tmp_path / "replay").run()
     assert (report.decisions, report.problems) == (1, ())

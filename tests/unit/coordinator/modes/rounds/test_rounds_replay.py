@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import replace
 
 import pytest
 
-from covey.coordinator.modes.registry import replay_of
 from covey.coordinator.modes.rounds.replay import RoundsReplay
 from covey.errors import NotFound, SpecError
 from covey.parts import DeclaredPart
@@ -26,24 +24,12 @@ async def played(world, count=2):
     await task
 
 
-async def replayed(world, folder, on_progress=None):
-    folder.mkdir()
-    artifacts = world.folder / "files" / "artifacts"
-    replay = replay_of(world.record, world.record.run("run"), artifacts, world.worker, folder)
-    assert isinstance(replay, RoundsReplay)
-    return await (replay.run(on_progress) if on_progress else replay.run())
-
-
-def edit(world, statement, *values):
-    """Change the record behind the coordinator's back."""
-    with sqlite3.connect(world.folder / "covey.db") as database:
-        assert database.execute(statement, values).rowcount
-
-
 async def test_it_tells_how_far_it_is_and_leaves_one_version(world, tmp_path):
     await played(world, count=3)
     seen = []
-    report = await replayed(world, tmp_path / "replay", lambda done, whole: seen.append((done, whole)))
+    replay = world.replay(tmp_path / "replay")
+    assert isinstance(replay, RoundsReplay)
+    report = await replay.run(lambda done, whole: seen.append((done, whole)))
     assert (report.ok, report.decisions, report.versions) == (True, 3, 3)
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert [path.name for path in (tmp_path / "replay").iterdir()] == ["version-3"]
@@ -61,8 +47,8 @@ async def test_it_tells_how_far_it_is_and_leaves_one_version(world, tmp_path):
 )
 async def test_what_was_changed_in_the_record_is_found(world, tmp_path, statement, problem):
     await played(world)
-    edit(world, statement)
-    report = await replayed(world, tmp_path / "replay")
+    world.edit(statement)
+    report = await world.replay(tmp_path / "replay").run()
     assert (report.decisions, report.versions) == (1, 0)
     assert report.problems[0].startswith(f"round 1: {problem}")
 
@@ -70,13 +56,13 @@ async def test_what_was_changed_in_the_record_is_found(world, tmp_path, statemen
 async def test_secret_noise_cannot_be_made_again_and_that_is_said(world, tmp_path):
     world.submit(mode=KEPT + '[weights]\nby = "equal"\n[privacy]\nunit = "node"\nclip = 1.0\nnoise = 1.0\n')
     with pytest.raises(SpecError, match=r"noise .* was secret and is gone.*covey run audit"):
-        await replayed(world, tmp_path / "replay")
+        await world.replay(tmp_path / "replay").run()
 
 
 async def test_a_first_version_that_comes_out_differently_ends_it_at_once(world, tmp_path):
     await played(world)
-    edit(world, "UPDATE model_versions SET model_sha256 = 'ab' WHERE version = 0")
-    report = await replayed(world, tmp_path / "replay")
+    world.edit("UPDATE model_versions SET model_sha256 = 'ab' WHERE version = 0")
+    report = await world.replay(tmp_path / "replay").run()
     assert (report.decisions, report.versions, len(report.problems)) == (0, 0, 1)
     assert report.problems[0].startswith("version 0: the model came out as")
     assert not world.worker.done("step")[2:]
@@ -88,7 +74,7 @@ async def test_updates_that_are_gone_are_noticed_before_anything_is_made(world, 
     world.files.path(update.parts[0].artifact.digest).unlink()
     jobs = len(world.worker.jobs)
     with pytest.raises(NotFound, match="the update of round 2 is not kept any more"):
-        await replayed(world, tmp_path / "replay")
+        await world.replay(tmp_path / "replay").run()
     assert len(world.worker.jobs) == jobs
 
 
@@ -99,7 +85,7 @@ async def test_the_method_is_asked_once_more_what_followed_from_all_answers(worl
     await played(world, count=1)
     (state,) = world.record.version("run", 1).state
     assert state.name == "method/member/bob"  # ada's was rejected
-    report = await replayed(world, tmp_path / "replay")
+    report = await world.replay(tmp_path / "replay").run()
     assert (report.ok, report.versions) == (True, 1)
     (job,) = world.worker.done("step")[2:]
     assert job.phase == 2
@@ -117,5 +103,5 @@ async def test_a_run_without_a_committed_round_comes_to_its_first_version(world,
     first = make.version_record("run", 0, model_sha256=sha256, artifact=artifact)
     world.record.start_run("run", ("ada",), 1, make.LAYOUT, first, 1001.0)
     world.record.open_round(make.round_record("run", 1, invited=("ada",)))
-    report = await replayed(world, tmp_path / "replay")
+    report = await world.replay(tmp_path / "replay").run()
     assert (report.ok, report.decisions, report.versions, report.model_sha256) == (True, 0, 0, sha256)
