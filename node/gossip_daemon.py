@@ -15,8 +15,9 @@ from covey.errors import CoveyError, IdentityError
 from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.metrics import GossipMetrics, figures_of
 from covey.node.gossip.record.database import Durability
-from covey.node.gossip_part import GossipPart, Terms, worker_of
+from covey.node.gossip_part import GossipPart, Terms
 from covey.node.gossip_peers_file import PeersFile
+from covey.node.gossip_worker import worker_of
 from covey.node.membership.own_certificate import OwnCertificate
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening

@@ -14,7 +14,7 @@ import structlog
 
 from covey.artifact import artifact_of_file
 from covey.driver.ending import end
-from covey.errors import Obstructed, SpecError, StoreError
+from covey.errors import Conflict, Obstructed, SpecError, StoreError
 from covey.gossip.graph import in_neighbours
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import TOKEN
@@ -44,7 +44,6 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
 from covey.wire.mass_receipts import Notary
-from covey.worker.client.output import OnOutput, unheard
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
@@ -134,9 +133,12 @@ class GossipPart:
         terms, members = self._terms, self._terms.founders or self._roster.members
         if terms.rejoins:
             await asyncio.to_thread(self._require_welcome)
-        home = await asyncio.to_thread(
-            reside, terms.node.data_dir, terms.spec, self._identity.name, members, run=terms.run, rejoins=terms.rejoins
-        )
+        place = terms.node.data_dir, terms.spec, self._identity.name, members
+        try:
+            home = await asyncio.to_thread(reside, *place, run=terms.run, rejoins=terms.rejoins)
+        except Conflict:
+            await asyncio.to_thread(self._require_welcome)  # else it would be told how to come back
+            raise
         try:
             return await self._take_part(home, stop, notices)
         finally:
@@ -162,11 +164,12 @@ class GossipPart:
         receipts, holders = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept), Holders(files)
         actor = GossipActor(self._surroundings(home, holders, receipts), stays=self._terms.stays)
         network = PeerNetwork(self._settings(home, receipts, actor), holders, actor, holdings=actor.shelf)
+        teller = Teller(home.folder, self._terms.spec.gossip.min_nodes, stays=self._terms.stays)
         telling: asyncio.Task[None] | None = None
         try:
             await network.start()
             self.actor, self.network = actor, network
-            telling = asyncio.create_task(_tell(Teller(home.folder, self._terms.spec.gossip.min_nodes), actor, network))
+            telling = asyncio.create_task(_tell(teller, actor, network))
             for notice in tuple(notices):
                 with suppress(Obstructed):  # it is tried again
                     await network.hub.notified(notice, "the coordinator")
@@ -370,31 +373,3 @@ def _known(peers: tuple[Incarnation, ...], home: Residence) -> tuple[Incarnation
         return peers
     exchange = saved.snapshot.machine.exchange
     return tuple({*peers, *exchange.peers, *exchange.departed, *exchange.ledger.evicted})
-
-
-def worker_of(
-    node: NodeConfig,
-    name: str,
-    folder: Path,
-    on_replaced: Callable[[], None] = lambda: None,
-    on_output: OnOutput = unheard,
-) -> WorkerSupervisor:
-    """A worker for one node's parts in gossip runs.
-
-    Args:
-        node: The node's settings.
-        name: The node's.
-        folder: For the worker's private files.
-        on_replaced: Told when one takes the place of one that died.
-        on_output: Told what it prints.
-    """
-    return WorkerSupervisor(
-        folder,
-        device=node.device,
-        log_format=node.log_format,
-        on_replaced=on_replaced,
-        stall_s=node.settings.limits.stall_s,
-        log_name=f"the log of node {name}",
-        confinement=node.confinement,
-        on_output=on_output,
-    )

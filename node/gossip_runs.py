@@ -28,7 +28,8 @@ from covey.node.gossip.record.reader import read_facts
 from covey.node.gossip.stating import Stated, statement_of
 from covey.node.gossip_handed import Handed, members_of, roster_of, terms_of
 from covey.node.gossip_models import GivenModels
-from covey.node.gossip_part import GossipPart, worker_of
+from covey.node.gossip_part import GossipPart
+from covey.node.gossip_worker import worker_of
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.network import FOLDER as NOTICES

@@ -14,10 +14,12 @@ import structlog
 from covey.storage.sql.migrations.migrate import migrate
 from covey.testing.launch import forks
 from tests.databases import execute
+from tests.folders import prefer_memory
 
 # Before anything imports torch: threads that wait for work beside other processes take more time than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+prefer_memory()
 forks.enable()
 TEMPLATE = "covey_template"
 
@@ -75,6 +77,13 @@ def _fresh(server, url, template):
         yield server.get_uri(database=name)
     finally:
         execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def disk_path():
+    """A folder on a disk, wherever other temporary files are: a file in memory is memory of who maps it."""
+    with tempfile.TemporaryDirectory(prefix="covey-test-", dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ from covey.gossip.protocols.runs import body_of, policy_of, protocol_of
 from covey.gossip.push_sum.exchange import UNANSWERED_S
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Excess, Overdraft, Proof, SignedMass, overdrafts
-from covey.node.gossip.folders import LEAVE, joins_with, newest
+from covey.node.gossip.folders import joins_with, newest
 from covey.node.gossip.ports import Saved
 from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
@@ -204,13 +204,6 @@ def _now(folder: Path) -> Now | None:
 
 def _path(folder: Path, model: Artifact) -> Path:
     return folder / "files" / "artifacts" / model.digest
-
-
-def ask_to_leave(data_dir: Path, run: str | None = None) -> Path:
-    """Ask a node to hand all its mass over and leave; a running node sees it within a second or two."""
-    path = newest(data_dir, run) / LEAVE
-    path.touch()
-    return path
 
 
 def silent_receivers(node: NodeState) -> list[Incarnation]:

@@ -67,6 +67,19 @@ def newest(data_dir: Path, run: str | None) -> Path:
     return folder / str(numbers[-1])
 
 
+def ask_to_leave(data_dir: Path, run: str | None = None) -> None:
+    """Ask a node to hand all its mass over and leave; a running node sees it within a second or two."""
+    (newest(data_dir, run) / LEAVE).touch()
+
+
+def take_back_leave(data_dir: Path, run: str | None = None) -> None:
+    """Take that back, where the node has not seen it. Raises NotFound if nobody asked."""
+    try:
+        (newest(data_dir, run) / LEAVE).unlink()
+    except FileNotFoundError:
+        raise NotFound(f"nobody asked the node in {data_dir} to leave") from None
+
+
 def reside(
     data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *, run: str = "", rejoins: bool
 ) -> Residence:

@@ -15,6 +15,8 @@ from covey.node.peers.roster import Member
 
 log = structlog.get_logger(room="peers")
 FIRST_WAIT_S, MAX_WAIT_S = 0.1, 10.0
+GONE_WAIT_S = 300.0
+"""Who is evicted for good is called on, that rarely: it may not have heard of it, and wait for the others."""
 LOOK_S = 0.5
 PATIENCE_S = 10.0
 """How long a node waits for the call of one that is to call it, before it tries itself: only one way may be open."""
@@ -31,6 +33,11 @@ def patience_s(me: Member, other: Member) -> float | None:
     if not other.address:
         return None
     return PATIENCE_S if me.address and me.name > other.name else 0.0
+
+
+def longest_s(failures: int, *, is_gone: bool) -> float:
+    """How long to wait at most after so many failed calls; `is_gone`: to one that is evicted for good."""
+    return min(GONE_WAIT_S if is_gone else MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
 
 
 class Dialer:
@@ -60,9 +67,10 @@ class Dialer:
                 heed()
                 failures = failures + 1 if error.code not in FINAL else 32
                 self.trouble = str(error)
-                self._tell(error)
-            longest_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
-            await asyncio.sleep(longest_s * random.uniform(0.5, 1.0))
+                if not self._hub.is_out(self._calls.member.name):
+                    self._tell(error)
+            is_gone = self._calls.member.name in self._hub.evicted.for_good
+            await asyncio.sleep(longest_s(failures, is_gone=is_gone) * random.uniform(0.5, 1.0))
 
     async def _missed(self) -> None:
         """Return once there was no link for long enough."""

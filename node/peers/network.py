@@ -15,7 +15,7 @@ import structlog
 from covey.artifact import Artifact
 from covey.driver.background import Background
 from covey.driver.ending import end
-from covey.errors import IdentityError, TransferError
+from covey.errors import Conflict, IdentityError, TransferError
 from covey.gossip.ledger import Batch, Incarnation, Ledger
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerLeft, Progressed
@@ -207,9 +207,10 @@ class PeerNetwork:
         return sorted(link.peer for link in self.hub.links)
 
     def troubles(self) -> dict[str, str]:
-        """By peer that there is no link to: why it could not be called."""
-        named = self.hub.links.named
-        return {name: dialer.trouble for name, dialer in self._dialers.items() if dialer.trouble and not named(name)}
+        """By peer that there is no link to, though it takes part: why it could not be called."""
+        links, is_out, dialers = self.hub.links, self.hub.is_out, self._dialers.items()
+        troubles = {name: dialer.trouble for name, dialer in dialers if dialer.trouble and not is_out(name)}
+        return {name: trouble for name, trouble in troubles.items() if links.named(name) is None}
 
     # -- bodies -----------------------------------------------------------------------------------------------------
 
@@ -252,12 +253,13 @@ class PeerNetwork:
 
         Raises:
             IdentityError: The peers file does not name this node, or its own certificate does not count.
-            CoveyError: The address cannot be had.
+            CoveyError: The address cannot be had, or is another node's.
         """
         settings, me = self._settings, self._settings.part.me.node
         own = settings.roster.members.get(me)
         if own is None or settings.identity.name != me:
             raise IdentityError(f"the peers file has no node {settings.identity.name!r}, which this one is")
+        self._require_own_place(own)
         await asyncio.to_thread(self._evicted.load)
         await asyncio.to_thread(self._proofs.load)
         await asyncio.to_thread(self._leavers.load)
@@ -269,6 +271,14 @@ class PeerNetwork:
             self.meet(member)
         self._spawn(self.hub.watch())
         return address
+
+    def _require_own_place(self, own: Member) -> None:
+        """Raises Conflict where another node is called at the address at which this one is to listen."""
+        listen, members = self._settings.listen, self._settings.roster.members.values()
+        others = [member.name for member in members if member is not own and member.address == listen]
+        if listen and listen != own.address and others:
+            text = f"at {listen}, where {own.name} is to listen, peers call {', '.join(others)}"
+            raise Conflict(f"{text}; {own.name} is called at {own.address or 'no address'}")
 
     def meet(self, member: Member) -> None:
         """Call a node of the roster again and again, if it can be called.

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from covey import __version__
+from covey.cli.commands.demo import DEMO_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = f"covey-{__version__}"
@@ -149,7 +150,11 @@ def test_a_demo_runs_where_the_user_has_modules_of_these_names(
     assert Path(origin.strip()).is_relative_to(installed.folder)
     command = [str(programs / "covey"), "demo", "--nodes", "2", "--rounds", "1", "--json"]
     answer = json.loads(succeed([*command, "--keep", str(tmp_path / "demo")], hostile, environment))
+    assert list(answer) == [name.partition(" ")[0] for name in DEMO_FIELDS]
     assert (answer["run"]["state"], answer["run"]["rounds_committed"]) == ("completed", 1)
+    assert [one["accepted"] for one in answer["rounds"]] == [2]
+    assert 0 < answer["first_round_s"] <= answer["seconds"]
+    assert os.path.samefile(answer["store"], tmp_path / "demo" / "coordinator" / "covey.db")
 
 
 IMPORTS = """

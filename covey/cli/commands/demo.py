@@ -88,7 +88,9 @@ def demo(gossip: bool, nodes: int | None, rounds: int, keep: Path | None, as_jso
 def _gossip(folder: Path, nodes: int, steps: int, started: float, *, as_json: bool) -> None:
     click.echo(f"{nodes} nodes start, and no coordinator; everything is in {folder}", err=True)
     from covey.cli.views import demo_gossip
+    from covey.telemetry import configure_logging
 
+    configure_logging("console", "error")
     with interrupted_by_signals():
         outcome = demo_gossip.demonstrate(folder, nodes, steps, started, quiet=as_json)
     if as_json:

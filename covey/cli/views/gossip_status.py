@@ -37,7 +37,7 @@ def details(node: Status) -> list[Any]:
                 ("peers", _peers(node)),
                 ("mass", f"{node['weight']:g}" if node["weighs"] == "mass" else ""),
                 ("model sha256", node["model_sha256"]),
-                ("last training", metrics_line(node["metrics"])),
+                ("training", metrics_line(node["metrics"])),
                 ("outgoing filters", ", ".join(node["filters"])),
                 ("goodput", f"{busy / (busy + idle):.1%} of its time was training" if busy else ""),
                 ("contradictions", "; ".join(node["contradictions"])),

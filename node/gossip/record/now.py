@@ -74,10 +74,11 @@ class Teller:
     Args:
         folder: The incarnation's.
         min_nodes: How many nodes have to be there for it to begin.
+        stays: Whether it goes on to answer peers when all is done.
     """
 
-    def __init__(self, folder: Path, min_nodes: int) -> None:
-        self._path, self._min_nodes = folder / FILE, min_nodes
+    def __init__(self, folder: Path, min_nodes: int, *, stays: bool = False) -> None:
+        self._path, self._min_nodes, self._stays = folder / FILE, min_nodes, stays
         self._told: Now | None = None
 
     def seen(
@@ -93,6 +94,8 @@ class Teller:
         waits_for = executor.waits_for
         if machine.phase == "new":
             waits_for = f"waiting for nodes: {machine.exchange.heard} of {self._min_nodes} are there"
+        elif executor.finished == "completed" and self._stays:
+            waits_for = "nothing: all are through, and it stays until it is stopped"
         since = told.since if told is not None and told.waits_for == waits_for else time.time()
         return Now(
             machine.step,

@@ -63,17 +63,17 @@ async def test_shares_are_bounded_and_sum_to_one(worker: Worker, tmp_path: Path)
     assert shares == pytest.approx([0.4, 0.3, 0.3])
 
 
-async def test_aggregation_holds_blocks_and_not_models(worker: Worker, tmp_path: Path) -> None:
+async def test_aggregation_holds_blocks_and_not_models(worker: Worker, disk_path: Path) -> None:
     d, n = 10_000_000, 8
     spec = spec_of(
         "synthetic", task={"name": "synthetic", "options": {"parameters": d}}, server_optimizer={"name": "adam"}
     )
-    run = Run(worker, tmp_path, spec)
+    run = Run(worker, disk_path, spec)
     await run.initial()
     rng = np.random.default_rng(0)
     for i in range(n):
-        (rng.standard_normal(d, dtype=np.float32) * 1e-3).tofile(tmp_path / f"row-{i}")
-    rows = [StepAnswer(f"node-{i}", 1.0, {"model": tmp_path / f"row-{i}"}) for i in range(n)]
+        (rng.standard_normal(d, dtype=np.float32) * 1e-3).tofile(disk_path / f"row-{i}")
+    rows = [StepAnswer(f"node-{i}", 1.0, {"model": disk_path / f"row-{i}"}) for i in range(n)]
     slots = ("optimizer/first_moment", "optimizer/second_moment")
     await run.aggregate(rows[:1], 1, slots)
     with AnonymousMemory(worker.pid) as memory:

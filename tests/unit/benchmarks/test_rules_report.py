@@ -76,8 +76,8 @@ def test_a_small_matrix_end_to_end(tmp_path, capsys) -> None:
 
 
 @pytest.mark.processes
-def test_memory_is_that_of_the_rule(tmp_path) -> None:
-    work = Work(n=9, d=400_000, f=2, folder=tmp_path)
+def test_memory_is_that_of_the_rule(disk_path) -> None:
+    work = Work(n=9, d=400_000, f=2, folder=disk_path)
     rules.write_rows(work)
     # A slab of all rows, and far less than the rows themselves (14.4 MB).
     assert 0.5 < growth_mb(work, "median") < 8

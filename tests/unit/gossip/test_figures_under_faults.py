@@ -157,7 +157,9 @@ RATES = (1, 1, 1, 1, 2, 2, 4, 8)
 OPTIMA = np.random.default_rng(3).standard_normal((8, 4))
 
 
-def bias(correction: Any, ticks: int = 1200, first: float = 0.015, rates: Sequence[int] = RATES) -> float:
+def bias(
+    correction: Any, ticks: int = 1200, first: float = 0.015, rates: Sequence[int] = RATES, pairs: bool = False
+) -> float:
     """How far from the optimum of all nodes eight come whose losses are quadratic, by steps that become smaller.
 
     1: as far as the optimum by speed.
@@ -169,7 +171,8 @@ def bias(correction: Any, ticks: int = 1200, first: float = 0.015, rates: Sequen
         assert scale < 8.001
         return z - first / math.sqrt(now[0] / 100 + 1) * scale * (z - OPTIMA[int(node[-2:])])
 
-    swarm = swarm_of(models, Random({"peers": 1}), 100_000, training, overlap=None, correction=correction)
+    options = {"correction": correction, "pairs": pairs}
+    swarm = swarm_of(models, Random({"peers": 1}), 100_000, training, overlap=None, **options)
     swarm.begin()
     reached = []
     for time in range(ticks):
@@ -190,6 +193,7 @@ def bias(correction: Any, ticks: int = 1200, first: float = 0.015, rates: Sequen
 
 def test_t7_unequal_rates_are_corrected() -> None:
     assert bias("none") > 0.75  # fast nodes count for more
+    assert bias("elapsed", pairs=True) < 1 / 40
     for correction in ("elapsed", "asyspa"):
         assert bias(correction) < 1 / 8
         if TIMES > 1:

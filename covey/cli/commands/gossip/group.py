@@ -134,7 +134,7 @@ def _adversary(attack: str | None, pairs: tuple[str, ...]) -> Drill | None:
 
 
 @gossip.command(
-    examples=("covey gossip leave --data-dir /srv/node",),
+    examples=("covey gossip leave --data-dir /srv/node", "covey gossip leave --data-dir /srv/node --take-back"),
     json_fields=(
         "run",
         "node",
@@ -145,14 +145,16 @@ def _adversary(attack: str | None, pairs: tuple[str, ...]) -> Drill | None:
 )
 @click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
 @click.option("--run", help="The run's name (its id, through a coordinator), where the node has several.")
+@click.option("--take-back", is_flag=True, help="Stay after all: the node has not run since it was asked.")
 @json_option
-def leave(data_dir: Path, run: str | None, as_json: bool) -> None:
+def leave(data_dir: Path, run: str | None, take_back: bool, as_json: bool) -> None:
     """Ask this machine's node to hand over all its mass to a peer, and to leave the run for good.
 
     A peer that shows no sign of life, and to which a batch is on its way, may have it: the node hands over the rest,
     and ends once that peer has the batch, or is evicted.
     """
-    from covey.client.gossip_nodes import ask_to_leave, read_node, silent_receivers
+    from covey.client.gossip_nodes import read_node, silent_receivers
+    from covey.node.gossip.folders import ask_to_leave, take_back_leave
 
     node = read_node(data_dir, run)
     if node.facts.ended:
@@ -160,14 +162,21 @@ def leave(data_dir: Path, run: str | None, as_json: bool) -> None:
     if node.now is not None and node.now.phase == "lingering":
         text = f"{node.facts.me} has made all its steps, waits only until its peers have made theirs, and ends then"
         raise Failure(f"{text}; to end it sooner, stop its process: its model and its mass stay on record")
-    ask_to_leave(data_dir, run)
+    if take_back and (node.now is not None or node.machine.is_leaving):
+        seen = f"{node.facts.me} runs, or has run since it was asked"
+        raise Failure(f"{seen}: a node that has seen that it is to leave hands its mass over, and goes")
+    (take_back_leave if take_back else ask_to_leave)(data_dir, run)
     silent = silent_receivers(node)
     if as_json:
         me = {"node": node.facts.me.node, "incarnation": node.facts.me.number}
         names = [peer.node for peer in silent]
         print_json({"run": node.facts.name, **me, "running": node.now is not None, "silent": names})
         return
-    when = "at its next step" if node.now is not None else "once it runs again (it does not now)"
+    if take_back:
+        click.echo("the node goes on when it is started again")
+        return
+    later = "once it runs again (it does not now; until then --take-back undoes it)"
+    when = "at its next step" if node.now is not None else later
     click.echo(f"the node hands its mass over {when}, and ends; covey gossip status shows when it has left")
     for peer in silent:
         click.echo(

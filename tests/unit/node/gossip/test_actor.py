@@ -15,13 +15,15 @@ from covey import faults
 from covey.artifact import artifact_of, artifact_of_file
 from covey.cli.main import covey
 from covey.client import authority
-from covey.client.gossip_nodes import ask_to_leave, read_node
+from covey.client.gossip_nodes import read_node
 from covey.errors import Conflict, DiskFull, LedgerError, NotFound, NotReady, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerLeft, PeerSuspected, Progressed
+from covey.node.gossip.folders import ask_to_leave
 from covey.node.gossip.ports import Told
 from covey.node.gossip.record.database import Durability, open_record
+from covey.node.gossip.record.now import Teller
 from covey.node.gossip.record.reader import rows_of
 from covey.node.gossip.record.schema import NoteRow, SpanRow
 from covey.node.models.assembly import Assembled, Unassembled
@@ -47,6 +49,10 @@ async def test_a_bad_wire_costs_time_and_changes_no_model(tmp_path: Path) -> Non
         for state, node in zip(states, nodes, strict=True):  # the last mixture is on record, and its file is there
             assert state.model == node.files.path(node.actor.executor.model.digest)
             assert {row["state"] for row in state.peers} <= {"finished", "away"}
+            tellers = [Teller(tmp_path, 3, stays=stays) for stays in (True, False)]
+            shown = [teller.seen(node.actor.executor, [], [], {}, "") for teller in tellers]
+            assert "it stays until it is stopped" in shown[0].waits_for
+            assert shown[1].waits_for == "all steps are done; waiting for the others"
             kept = {path.name for path in (node.home.folder / "files" / "artifacts").iterdir()}
             assert kept == {state.model.name}  # nothing else is left over
     assert models[0.0] == models[0.3]
@@ -93,6 +99,10 @@ async def test_models_are_synced_where_a_power_cut_counts_and_only_there(
     assert len(files) >= 2 * 4 if durability == "power" else not synced
 
 
+def leave(data_dir: Path, *options: str) -> str:
+    return CliRunner().invoke(covey, ["gossip", "leave", "--data-dir", str(data_dir), *options]).output
+
+
 async def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     unit = Unit(tmp_path, spec_of(3, 12), "abc")
     for name in unit.names:
@@ -100,6 +110,10 @@ async def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> No
     for at in (2, 5, 8):
         await unit.until("b", functools.partial(has_come_to, at))
         assert await unit.stop("b") == "stopped"
+        asked = [leave(tmp_path / "b", *options) for options in ((), ("--take-back",), ("--take-back",))]
+        assert "until then --take-back undoes it" in asked[0]
+        assert asked[1] == "the node goes on when it is started again\n"
+        assert "nobody asked the node" in asked[2]
         unit.start("b", 0.1)
     assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 3
     audit = unit.audit()

@@ -1,14 +1,23 @@
 """Notices on disk: they count again after a restart, and what does not count is passed over."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from covey.errors import IdentityError, NotFound
+from covey.errors import Conflict, IdentityError, NotFound
 from covey.gossip.ledger import Incarnation
+from covey.node.gossip.folders import reside
+from covey.node.gossip.record.schema import RunRow
+from covey.node.gossip_part import GossipPart, Terms
+from covey.node.operator.config import NodeConfig
 from covey.node.peers.evicted import Evicted
+from covey.node.peers.roster import Member, Roster
 from covey.wire.evictions import FOR_GOOD, ONCE, EvictionStatement, sign_eviction
+from tests.unit.node.gossip.nodes import spec_of
 
 ADA = Incarnation("ada")
 
@@ -76,6 +85,22 @@ def test_for_good_means_every_incarnation_also_after_a_restart_and_beside_notice
             known.refuse_for_good("ada")
         known.refuse(Incarnation("bob"))
         assert Incarnation("bob") not in known
+
+
+async def test_who_is_out_for_good_is_not_told_to_rejoin(notice, identity, authority, tmp_path):
+    spec, members = spec_of(2, 3), {name: Member(name) for name in ("ada", "bob")}
+    home = reside(tmp_path, spec, "ada", members, rejoins=False)
+    with home.engine.begin() as connection:
+        connection.execute(update(RunRow).values(ended="evicted"))
+    home.engine.dispose()
+    worker: Any = None
+    part = GossipPart(Terms(NodeConfig(tmp_path), spec, "unit"), identity("ada"), Roster(members), worker)
+    with pytest.raises(Conflict, match="start again with --rejoin"):
+        await part.run(asyncio.Event())
+    known = Evicted(tmp_path / "gossip" / "unit" / "evictions", "unit", members.__contains__, authority.pem)
+    known.take(notice(run="unit", kind=FOR_GOOD))
+    with pytest.raises(IdentityError, match="no incarnation of it takes part in this run any more"):
+        await part.run(asyncio.Event())
 
 
 def test_a_notice_that_comes_from_several_peers_at_once_is_taken_once(opened, notice):

@@ -7,7 +7,7 @@ import pytest
 
 from covey.errors import Conflict, NotReady
 from covey.gossip.ledger import Incarnation
-from covey.node.peers.dialer import PATIENCE_S, Dialer, patience_s
+from covey.node.peers.dialer import PATIENCE_S, Dialer, longest_s, patience_s
 from covey.node.peers.links import QUEUE_MESSAGES, Link, Links
 from covey.node.peers.roster import Member
 from covey.protos import peer_pb2 as pb
@@ -87,6 +87,11 @@ def test_a_peer_that_takes_nothing_loses_its_link_and_hears_why_if_there_is_room
 )
 def test_the_lesser_name_calls_and_whoever_cannot_be_called_calls(me, other, waits_s):
     assert patience_s(me, other) == waits_s
+
+
+def test_who_is_evicted_for_good_is_called_rarely():
+    assert [longest_s(failures, is_gone=False) for failures in (0, 1, 9, 32)] == [0.1, 0.2, 10, 10]
+    assert longest_s(32, is_gone=True) == 300
 
 
 async def test_who_calls_again_and_again_ends_though_a_call_made_another_error_of_that(small):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from covey.client import authority
-from covey.errors import CoveyError, IdentityError, LedgerError, TransferError
+from covey.errors import Conflict, CoveyError, IdentityError, LedgerError, TransferError
 from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerLeft, Progressed, StatementsShown
@@ -140,6 +140,27 @@ async def test_a_peer_that_stops_is_suspected_and_trusted_when_it_is_back(small)
     ada.inbox.events.clear()
     again = await small.start("bob", listen=address)
     await ada.meets(again)
+
+
+async def test_an_evicted_peer_that_cannot_be_called_is_no_trouble(small, identity):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"])
+    await ada.meets(bob)
+    await bob.network.stop()
+    for _ in range(1200):
+        if ada.network.troubles():
+            break
+        await asyncio.sleep(0.05)
+    assert list(ada.network.troubles()) == ["bob"]
+    await small.evict(bob.me, identity("root", "admin"), at="ada")
+    assert ada.network.troubles() == {}
+
+
+async def test_nobody_listens_where_another_node_is_called(small):
+    await small.start("bob")
+    address = small.member("bob").address
+    with pytest.raises(Conflict, match=f"at {address}, where ada is to listen, peers call bob; ada is called at no ad"):
+        await small.start("ada", knows=["bob"], listen=address)
 
 
 @pytest.mark.parametrize(
