@@ -160,7 +160,7 @@ class Submissions:
             async with self._turn:
                 admit = partial(self._admit, submission)
                 await env.store.call(admit)
-                services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths, admit)
+                services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths, env.retention, admit)
                 record, spec = await add_run(services, submission.record, submission.spec, model)
         finally:
             if model is not None:

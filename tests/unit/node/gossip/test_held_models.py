@@ -15,6 +15,8 @@ from covey.errors import Obstructed
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.obstacles import Obstacles
 from covey.node.gossip.ports import Moment, Piece, State
+from covey.node.gossip.record.database import open_record
+from covey.node.gossip.record.reader import digests_of, read_models, read_saved
 from covey.node.gossip.work import Course, WorkerLabour
 from covey.node.models.holders import Holders
 from covey.node.operator.config import NodeConfig
@@ -55,10 +57,10 @@ async def test_a_model_is_held_before_it_is_there(tmp_path: Path, monkeypatch: p
 
 
 async def test_what_is_on_record_stays_from_before_peers_are_heard(tmp_path: Path) -> None:
-    unit = Unit(tmp_path, spec_of(2, 6, keep_every=2), "ab")
+    unit = Unit(tmp_path, spec_of(2, 6, keep_every=4), "ab")
     for name in unit.names:
         unit.start(name)
-    await unit.until("a", functools.partial(has_come_to, 3))
+    await unit.until("a", functools.partial(has_come_to, 1))
     assert await unit.stop("a") == "stopped"
     node = unit.start("a")  # it has not run yet
     on_record = {path.name for path in (node.home.folder / "files" / "artifacts").iterdir()}
@@ -67,8 +69,12 @@ async def test_what_is_on_record_stays_from_before_peers_are_heard(tmp_path: Pat
     assert on_record
     assert all(node.files.has(digest) for digest in on_record)
     assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 2
-    kept = {path.name for path in (node.home.folder / "files" / "artifacts").iterdir()}
-    assert len(kept) <= 5  # steps 0, 2 and 4, the last publication, and the last mixture
+    engine = open_record(node.home.folder)
+    needed = digests_of(read_saved(engine)) | {model.digest for model, _ in read_models(engine).values()}
+    engine.dispose()
+    assert {
+        path.name for path in (node.home.folder / "files" / "artifacts").iterdir()
+    } == needed  # nothing is left over
     audit = unit.audit()
     assert audit.is_exact, audit.findings
 
