@@ -327,7 +327,8 @@ class GossipPart:
             return not actor.has_begun or step <= actor.executor.machine.needed
 
         waiting = {body.digest: body.size_bytes for body in inbox}
-        return Quota(quota_gib * GIB, 0 if policy.overlap is None else needed, is_needed, waiting)
+        kept_free_bytes, stays = 0 if policy.overlap is None else needed, actor.keeping.digests.__contains__
+        return Quota(quota_gib * GIB, kept_free_bytes, is_needed, waiting, stays)
 
     def _settings(self, home: Residence, receipts: Receipts, actor: GossipActor) -> PeerSettings:
         facts, terms = home.facts, self._terms

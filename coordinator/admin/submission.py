@@ -22,6 +22,7 @@ from covey.coordinator.runs.first_model import FirstModelServices, add_run, requ
 from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.offers import STALL_S
 from covey.coordinator.runs.ports import Worker
+from covey.coordinator.runs.retention import Retention
 from covey.coordinator.runs.schedule.scheduler import MODEL_BYTES, Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.coordinator.studies import Studies
@@ -53,6 +54,7 @@ class SubmissionServices:
     worker: Worker
     scheduler: Scheduler
     background: Background
+    retention: Retention
     studies: Studies
     now: Callable[[], float]
     allow_paths: bool = False

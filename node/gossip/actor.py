@@ -118,7 +118,7 @@ class GossipActor(Receiver):
         self._needed = {*digests_of(self._saved), *([world.facts.first.digest] if world.facts.first else [])}
         for digest in self._needed:  # before peers are heard, who may offer the same
             world.holders.hold(digest)
-        self._keeping = Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold)
+        self.keeping = Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold)
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._adversary: AdversaryPost[Artifact] | None = None
@@ -225,7 +225,7 @@ class GossipActor(Receiver):
         """
         world, loop = self._world, asyncio.get_running_loop()
         beside = (self._step_facts, self._failed, self._diary, world.receipts)
-        told = functools.partial(self._obstacles.now, RECORD), self._keeping, self._sha256
+        told = functools.partial(self._obstacles.now, RECORD), self.keeping, self._sha256
         self._record = SqliteRecord(world.engine, world.durability, loop.call_soon_threadsafe, *beside, *told)
         ways = (peers, self._labour, self._spawn, world.clock)
         self._post = PeerPost(*ways, lambda event: self._safely(self.executor.take, event), self._diary)

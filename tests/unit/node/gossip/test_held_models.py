@@ -70,11 +70,13 @@ async def test_what_is_on_record_stays_from_before_peers_are_heard(tmp_path: Pat
     assert all(node.files.has(digest) for digest in on_record)
     assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 2
     engine = open_record(node.home.folder)
-    needed = digests_of(read_saved(engine)) | {model.digest for model, _ in read_models(engine).values()}
+    stay = {model.digest for model, _ in read_models(engine).values()}
+    needed = digests_of(read_saved(engine)) | stay
     engine.dispose()
     assert {
         path.name for path in (node.home.folder / "files" / "artifacts").iterdir()
     } == needed  # nothing is left over
+    assert node.actor.keeping.digests == stay
     audit = unit.audit()
     assert audit.is_exact, audit.findings
 

@@ -86,6 +86,17 @@ def test_what_broke_off_makes_room(files: ArtifactFiles) -> None:
     assert files.unfinished() == set()
 
 
+def test_a_body_that_is_a_model_that_stays_here_takes_no_room_for_ever(files: ArtifactFiles) -> None:
+    stays = set[str]()
+    room = Room(files, Quota(SIZE, stays=stays.__contains__))
+    require(room, 1)
+    digest = put(files, 1)
+    with pytest.raises(NotReady):
+        require(room, 2)
+    stays.add(digest)  # as nodes that average make the same model
+    require(room, 2)
+
+
 async def test_a_peer_hears_that_there_is_no_room_and_offers_again(identity: Any, tmp_path: Path) -> None:
     holders = Holders(files := ArtifactFiles(tmp_path / "files"))
     inbox = Inbox(holders)
