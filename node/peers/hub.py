@@ -216,7 +216,8 @@ class Hub:
             case "farewell":
                 self._background.spawn(self._left(mass_from(message.farewell), link.peer.node))
             case "goodbye":
-                log.info("goodbye", peer=str(link.peer), code=message.goodbye.code[:50], reason=_said(message.goodbye))
+                code, reason = message.goodbye.code[:50], printable(message.goodbye.reason[:200])
+                log.info("goodbye", peer=str(link.peer), code=code, reason=reason)
                 link.close()
             case _:
                 self._hear(link.peer, message)
@@ -397,7 +398,3 @@ class Hub:
         for link in self.links:
             link.close(code, reason)
             self.closed(link)
-
-
-def _said(goodbye: pb.PeerGoodbye) -> str:
-    return printable(goodbye.reason[:200])
