@@ -67,7 +67,7 @@ class Dialer:
                 heed()
                 failures = failures + 1 if error.code not in FINAL else 32
                 self.trouble = str(error)
-                if not self._hub.is_out(self._calls.member.name):
+                if not self._hub.lives.is_out(self._calls.member.name):
                     self._tell(error)
             is_gone = self._calls.member.name in self._hub.evicted.for_good
             await asyncio.sleep(longest_s(failures, is_gone=is_gone) * random.uniform(0.5, 1.0))

@@ -120,10 +120,6 @@ class Hub:
             raise RuntimeError("nobody was told to take care of batches")
         return self._batches
 
-    def is_out(self, name: str) -> bool:
-        """Whether a node is evicted, and no later incarnation of it is known."""
-        return self.lives.of(name) in self.evicted
-
     # -- links ------------------------------------------------------------------------------------------------------
 
     def admit(self, name: str, hello: Hello) -> Incarnation:

@@ -92,6 +92,10 @@ class Lives:
         """The present incarnation of a node."""
         return Incarnation(name, self._newest.get(name, 1))
 
+    def is_out(self, name: str) -> bool:
+        """Whether a node is evicted, and no later incarnation of it is known."""
+        return self.of(name) in self._evicted
+
     def admit(self, name: str, hello: Hello) -> tuple[Incarnation, bool]:
         """The incarnation that says hello, and whether it is a new one: it takes part from now on.
 

@@ -208,7 +208,7 @@ class PeerNetwork:
 
     def troubles(self) -> dict[str, str]:
         """By peer that there is no link to, though it takes part: why it could not be called."""
-        links, is_out, dialers = self.hub.links, self.hub.is_out, self._dialers.items()
+        links, is_out, dialers = self.hub.links, self.hub.lives.is_out, self._dialers.items()
         troubles = {name: dialer.trouble for name, dialer in dialers if dialer.trouble and not is_out(name)}
         return {name: trouble for name, trouble in troubles.items() if links.named(name) is None}
 

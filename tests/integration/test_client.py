@@ -163,15 +163,11 @@ def test_arguments_that_contradict_each_other_are_refused(more, tmp_path):
         connect(data_dir=tmp_path, **more)
 
 
-def test_without_a_folder_nothing_stays():
+def test_a_daemon_that_died_is_said_and_without_a_folder_nothing_stays():
     with local(0) as machine:
         assert machine.data_dir.is_dir()
-    assert not machine.folder.exists()
-
-
-def test_a_daemon_that_died_is_said():
-    with local(1) as machine:
         daemon = machine.daemons.start("help", ["--help"], machine.logs / "help.log")
         assert wait_until(lambda: daemon.process.poll() is not None, 30)
         with pytest.raises(DaemonFailed, match="help ended with exit code 0"):
             machine.check()
+    assert not machine.folder.exists()
