@@ -31,6 +31,7 @@ from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.now import Teller
 from covey.node.gossip.record.reader import digests_of, read_models, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
+from covey.node.models.holders import Holders
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.lives import Part
@@ -160,9 +161,9 @@ class GossipPart:
         except _Stopped:
             return "stopped"
         kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
-        receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
-        actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
-        network = PeerNetwork(self._settings(home, receipts, actor), files, actor, holdings=actor.shelf)
+        receipts, holders = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept), Holders(files)
+        actor = GossipActor(self._surroundings(home, holders, receipts), stays=self._terms.stays)
+        network = PeerNetwork(self._settings(home, receipts, actor), holders, actor, holdings=actor.shelf)
         teller = Teller(home.folder, self._terms.spec.gossip.min_nodes, stays=self._terms.stays)
         telling: asyncio.Task[None] | None = None
         try:
@@ -241,7 +242,7 @@ class GossipPart:
             raise SpecError(f"model.initial: {model} was changed meanwhile; start the node again")
         return model
 
-    def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
+    def _surroundings(self, home: Residence, holders: Holders[ArtifactFiles], receipts: Receipts) -> Surroundings:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
         names = [peer.node for peer in facts.peers]
         model_bytes, kept_bytes = self._sizes(home)
@@ -267,7 +268,7 @@ class GossipPart:
             attack.require_plain(spec)
         return Surroundings(
             terms.node,
-            files,
+            holders,
             self._worker,
             planner,
             course,
@@ -326,7 +327,8 @@ class GossipPart:
             return not actor.has_begun or step <= actor.executor.machine.needed
 
         waiting = {body.digest: body.size_bytes for body in inbox}
-        return Quota(quota_gib * GIB, 0 if policy.overlap is None else needed, is_needed, waiting)
+        kept_free_bytes, stays = 0 if policy.overlap is None else needed, actor.keeping.digests.__contains__
+        return Quota(quota_gib * GIB, kept_free_bytes, is_needed, waiting, stays)
 
     def _settings(self, home: Residence, receipts: Receipts, actor: GossipActor) -> PeerSettings:
         facts, terms = home.facts, self._terms

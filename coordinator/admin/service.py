@@ -89,7 +89,7 @@ class AdminService:
     def __init__(self, env: AdminServices) -> None:
         self._env, self._store = env, env.store.store
         self._queries = Queries(env.store.store, self._node_view)
-        ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
+        ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background, env.backup.retention)
         self._access = Access(env.members, env.studies, env.store.store, env.now)
         self._scoped = ScopedViews(self._queries, env.studies, env.runs)
         wake, seen = env.scheduler.wake, self._scoped.node_view

@@ -22,6 +22,7 @@ from covey.coordinator.runs.first_model import FirstModelServices, add_run, requ
 from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.offers import STALL_S
 from covey.coordinator.runs.ports import Worker
+from covey.coordinator.runs.retention import Retention
 from covey.coordinator.runs.schedule.scheduler import MODEL_BYTES, Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.coordinator.studies import Studies
@@ -53,6 +54,7 @@ class SubmissionServices:
     worker: Worker
     scheduler: Scheduler
     background: Background
+    retention: Retention
     studies: Studies
     now: Callable[[], float]
     allow_paths: bool = False
@@ -160,7 +162,7 @@ class Submissions:
             async with self._turn:
                 admit = partial(self._admit, submission)
                 await env.store.call(admit)
-                services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths, admit)
+                services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths, env.retention, admit)
                 record, spec = await add_run(services, submission.record, submission.spec, model)
         finally:
             if model is not None:

@@ -69,9 +69,9 @@ async def _back_up(services: BackupServices, folder: Path) -> int:
         given_up.set()
         raise
     except BaseException:
-        await services.store.alone(services.retention.let_go)
+        await services.store.alone(services.retention.let_go, services.store.store)
         raise
-    await services.store.alone(services.retention.let_go)
+    await services.store.alone(services.retention.let_go, services.store.store)
     log.info("a backup was made", folder=str(folder), bytes=size)
     return size
 

@@ -222,7 +222,7 @@ class ActiveRun:
         self.progress.ended(action.state)
         if self.base is not None and self.prepared is not None:
             await self.persist(self.prune, [self.base.version])
-        await self.persist(services.retention.need_no_more, run)
+        await self.persist(services.retention.need_no_more, self.record, run)
         detail = {"state": action.state, "reason": action.reason}
         await self.persist(self.record.add_event, EventRecord(now, "run-finished", run, detail=detail))
         for node in services.nodes.nodes():

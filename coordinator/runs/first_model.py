@@ -13,6 +13,7 @@ from pathlib import Path
 
 from covey import faults
 from covey.coordinator.runs.ports import Files, Record, Worker
+from covey.coordinator.runs.retention import Retention
 from covey.errors import Conflict, CoveyError, NotFound, SpecError
 from covey.parts import FIRST, slot
 from covey.spec import ModelSection, RunSpec, above_bounds, parse_json
@@ -35,6 +36,7 @@ class FirstModelServices:
         files: Model files.
         worker: Compares and writes models.
         allow_paths: Whether a run may name a task by its import path.
+        retention: Lets files go.
         admit: Looks, in the record's thread, whether the run may be recorded still; raises if not.
     """
 
@@ -42,6 +44,7 @@ class FirstModelServices:
     files: Files
     worker: Worker
     allow_paths: bool
+    retention: Retention
     admit: Callable[[], None] = lambda: None
 
 
@@ -140,8 +143,7 @@ def _record(services: FirstModelServices, run: RunRecord, first: VersionRecord, 
     try:
         store.add_run(run, first)
     except CoveyError:
-        if first.artifact.digest not in store.referenced_digests():
-            files.release([first.artifact.digest])
+        services.retention.drop_unrecorded(store, [first.artifact.digest])
         raise
     faults.reach("after-submission")
 

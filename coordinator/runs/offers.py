@@ -289,7 +289,7 @@ class Offers:
                 store.add_event(EventRecord(now, NODE_NOTICE, offer.statement.run, offer.node, detail))
                 log.warning("a node says what went wrong", node=offer.node, run=offer.statement.run, reason=notice)
         except (Conflict, NotFound):
-            files.release({part.artifact.digest for part in offer.parts} - store.referenced_digests())
+            self._services.retention.drop_unrecorded(store, [part.artifact.digest for part in offer.parts])
             raise
 
     def _update_of(self, offer: Offer) -> UpdateRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from covey.errors import Conflict
+from covey.errors import Conflict, StoreError
 from covey.spec import RunSpec
 from covey.storage.record.contract import Store
 
@@ -50,17 +50,33 @@ class Retention:
             raise Conflict("another backup is being made")
         self._held = []
 
-    def let_go(self) -> None:
-        """Drop what was to be dropped since `hold`."""
-        held, self._held = self._held, None
-        self._files.release(held or ())
+    def let_go(self, store: Store) -> None:
+        """Drop what was to be dropped since `hold`, and is not on record again: another run may have begun with it.
+
+        While the record cannot be asked all of it stays, until a run lets go of files.
+        """
+        held, self._held = self._held or [], None
+        try:
+            self.drop_unrecorded(store, held)
+        except StoreError:
+            self._postponed |= {*held}
 
     def drop(self, digests: Iterable[str]) -> None:
-        """Drop files, at once or after the backup that is being made."""
+        """Drop files that are not on record any more, but for what a run needs; after the backup, if one is made."""
+        unneeded = set(digests).difference(self._needed.values())
         if self._held is not None:
-            self._held.extend(digests)
+            self._held.extend(unneeded)
         else:
-            self._files.release(digests)
+            self._files.release(unneeded)
+
+    def drop_unrecorded(self, store: Store, digests: Iterable[str]) -> None:
+        """The same of files that may be on record: those stay.
+
+        Raises:
+            StoreError: The record cannot be asked; nothing was dropped.
+        """
+        if wanted := set(digests):
+            self.drop(wanted - store.referenced_digests())
 
     def need(self, run: str, digest: str) -> None:
         """Keep a file for a run until `need_no_more`."""
@@ -68,11 +84,11 @@ class Retention:
         if self._held is not None:
             self._held = [other for other in self._held if other != digest]
 
-    def need_no_more(self, run: str) -> None:
-        """Drop the file that was kept for a run, unless another run needs the same one."""
-        digest = self._needed.pop(run, None)
-        if digest is not None and digest not in self._needed.values():
-            self.drop([digest])
+    def need_no_more(self, store: Store, run: str) -> None:
+        """Drop the file that was kept for a run, unless another run needs the same one, or the record. Repeatable."""
+        if run in self._needed:
+            on_record = store.referenced_digests()  # before anything is forgotten: this may be tried again
+            self.drop({self._needed.pop(run)} - on_record)
 
     def prune(self, store: Store, run: str, spec: RunSpec, pinned: Sequence[int]) -> None:
         """Let go of a run's files that its `[keep]` does not ask for; those of the versions `pinned` stay.

@@ -184,7 +184,9 @@ class VirtualFederation:
     async def _submit(self, noted: Mapping[str, Any]) -> RunRecord:
         spec, store, now = self._plan.spec, self._env.store, self._env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, spec.to_json(), spec.seed, "queued", "", now)
-        services = FirstModelServices(store, self._env.files, self._env.worker, allow_paths=True)
+        services = FirstModelServices(
+            store, self._env.files, self._env.worker, allow_paths=True, retention=self._env.retention
+        )
         record, spec = await add_run(services, record, spec, self._plan.model)
         detail = {"by": "covey simulate", **noted}
         detail |= spec.model.model_dump(exclude_defaults=True)

@@ -68,8 +68,6 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None, crew: Crew 
         job = DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True, written=plan.written)
         description = await env.worker.do(DESCRIBE, job)
         require_enough(plan, description)
-        if crew is None:
-            await workers.pool.start()  # not before: what is refused costs one process, whoever else would train
         plan.begins(plan)
         for note in description.notes:
             plan.told(note)
@@ -86,7 +84,7 @@ async def _own_crew(plan: Plan, folder: Path, stack: AsyncExitStack) -> Crew:
     count = plan.processes or len(os.sched_getaffinity(0))
     crew = Crew(folder, count, device=plan.device, training=training)
     stack.push_async_callback(crew.stop)
-    await crew.coordinator.start()
+    await crew.start()
     return crew
 
 

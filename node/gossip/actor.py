@@ -36,9 +36,10 @@ from covey.node.gossip.post import PeerPost
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.models import Keeping
-from covey.node.gossip.record.reader import RunFacts, read_saved
+from covey.node.gossip.record.reader import RunFacts, digests_of, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 from covey.node.gossip.work import Course, WorkerLabour
+from covey.node.models.holders import Holders
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Files, Worker
 from covey.node.services import SystemClock
@@ -46,7 +47,7 @@ from covey.worker.jobs.training import TrainResult
 
 P = ParamSpec("P")
 log = structlog.get_logger(room="gossip")
-RECORD, JOIN = "record", "join"
+RECORD, JOIN, DROP = "record", "join", "drop"
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
 AWAY_S = 120.0
@@ -62,7 +63,7 @@ class Surroundings:
 
     Attributes:
         config: What the operator allows.
-        files: The run's files on this node.
+        holders: Of the run's files on this node.
         worker: The node's.
         planner: The run's topology and mixing weights.
         course: What jobs share.
@@ -79,7 +80,7 @@ class Surroundings:
     """
 
     config: NodeConfig
-    files: Files
+    holders: Holders[Files]
     worker: Worker
     planner: Planner
     course: Course
@@ -108,16 +109,21 @@ class GossipActor(Receiver):
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._executor: Executor[Artifact, TrainResult] | None = None
-        is_synced = world.durability == "power"
         self._diary, self._obstacles = Diary(lambda: self.executor.machine.step), Obstacles()
         beside = (self._spawn, self._diary, self._obstacles)
-        ports = (world.config, world.files, world.worker)
-        self._labour = WorkerLabour(world.course, *ports, *beside, synced=is_synced)
+        ports = (world.config, world.holders, world.worker)
+        self._labour = WorkerLabour(world.course, *ports, *beside, synced=world.durability == "power")
+        world.holders.told = functools.partial(self._obstacles.now, DROP)
+        self._saved = read_saved(world.engine)
+        self._needed = {*digests_of(self._saved), *([world.facts.first.digest] if world.facts.first else [])}
+        for digest in self._needed:  # before peers are heard, who may offer the same
+            world.holders.hold(digest)
+        self.keeping = Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold)
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._adversary: AdversaryPost[Artifact] | None = None
         self._early: list[tuple[Incarnation, Heard]] = []
-        self.shelf = ModelShelf(world.files, self._labour, self._newest)
+        self.shelf = ModelShelf(world.holders, self._newest)
         self._awaited, self._unanswered = list[Incarnation](), list[Incarnation]()
 
     @property
@@ -167,9 +173,9 @@ class GossipActor(Receiver):
     async def arrived(self, peer: Incarnation, sequence: int, units: int, step: int, body: Artifact) -> None:
         if self._executor is None or not self._executor.is_up or self._post is None or self._over.done():
             raise TransferError("this node is just starting, or stopping: send again")
-        self._labour.hold(body)
-        try:
-            if not self._world.files.has(body.digest):
+        holders = self._world.holders
+        with holders.holding(body.digest):
+            if not holders.files.has(body.digest):
                 raise TransferError("the body is not here any more: send again")
             if (kept := self._world.receipts.of(peer, sequence)) is None:  # only what its sender signed counts
                 raise TransferError("the peer has offered another batch since: offer this one again")
@@ -180,8 +186,6 @@ class GossipActor(Receiver):
                 await answer
             if self._adversary is not None:
                 self._adversary.saw(peer, body)
-        finally:
-            self._labour.release(body)
 
     @override
     def heard(self, peer: Incarnation, event: Heard) -> None:
@@ -220,9 +224,9 @@ class GossipActor(Receiver):
             CoveyError: The node cannot go on; the message says why.
         """
         world, loop = self._world, asyncio.get_running_loop()
-        keeping = Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold)
-        beside = (self._step_facts, self._failed, self._diary, world.receipts, self._obstructed, keeping, self._sha256)
-        self._record = SqliteRecord(world.engine, world.durability, loop.call_soon_threadsafe, *beside)
+        beside = (self._step_facts, self._failed, self._diary, world.receipts)
+        told = functools.partial(self._obstacles.now, RECORD), self.keeping, self._sha256
+        self._record = SqliteRecord(world.engine, world.durability, loop.call_soon_threadsafe, *beside, *told)
         ways = (peers, self._labour, self._spawn, world.clock)
         self._post = PeerPost(*ways, lambda event: self._safely(self.executor.take, event), self._diary)
         if world.attack is not None:
@@ -256,7 +260,10 @@ class GossipActor(Receiver):
         policy = policy_of(spec.gossip, nodes, allow_path=world.config.allows_paths(spec))
         fresh = PushSum(facts.me, policy, facts.peers, facts.minted)
         ports = Ports(self._adversary or self._post, self._labour, self._record, world.clock, world.planner)
-        return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
+        executor = Executor.restored(self._saved, fresh, facts.first, ports, self._ended)
+        for digest in self._needed:  # it holds what it goes on from
+            world.holders.release(digest)
+        return executor
 
     async def _beat(self, peers: Peers, models: ModelSource | None) -> None:
         """Say where this node is; begin when enough peers are there; end when nobody needs it any more."""
@@ -321,7 +328,6 @@ class GossipActor(Receiver):
         self._obstacles.gone(JOIN)
         log.info("joining with a peer's model", peer=joined.source, step=joined.step, **vars(joined.came))
         is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._labour.hold(joined.model)
         self._safely(self.executor.take_over, joined.model, lambda: is_over.set_result(None))
         await is_over
         self._labour.release(joined.model)
@@ -364,13 +370,7 @@ class GossipActor(Receiver):
         return StepFacts(hours.trained_s, hours.blocked_s, {**self._labour.metrics, **drill}, self._labour.filters)
 
     def _sha256(self, model: Artifact) -> str:
-        return Layout.from_json(self._world.course.layout).model_sha256(self._world.files.path(model.digest))
-
-    def _obstructed(self, error: StoreError | None) -> None:
-        if error is None:
-            self._obstacles.gone(RECORD)
-        else:
-            self._obstacles.met(RECORD, error)
+        return Layout.from_json(self._world.course.layout).model_sha256(self._world.holders.files.path(model.digest))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from covey.artifact import Artifact
 from covey.errors import NotFound
 from covey.gossip.ledger import Incarnation
-from covey.node.gossip.work import WorkerLabour
+from covey.node.models.holders import Holders
 from covey.node.models.ports import Lent, Shelf
 from covey.node.ports import Files
 
@@ -21,15 +21,12 @@ class ModelShelf(Shelf):
     """The models of one node's part in a run: of others there are none in its files.
 
     Args:
-        files: The run's on this node.
-        labour: Knows which of them are in use, and keeps them.
+        holders: Of the run's files on this node: those in use are lent.
         newest: The model that a joining peer is given, and its step. Raises NotReady, or NotFound: it does not join.
     """
 
-    def __init__(
-        self, files: Files, labour: WorkerLabour, newest: Callable[[Incarnation], tuple[Artifact, int]]
-    ) -> None:
-        self._files, self._labour, self._newest = files, labour, newest
+    def __init__(self, holders: Holders[Files], newest: Callable[[Incarnation], tuple[Artifact, int]]) -> None:
+        self._holders, self._files, self._newest = holders, holders.files, newest
         self._leases: dict[Incarnation, tuple[Artifact, asyncio.TimerHandle]] = {}
 
     def newest(self, peer: Incarnation) -> tuple[Artifact, int]:
@@ -40,7 +37,7 @@ class ModelShelf(Shelf):
             NotFound: It takes part already: a model would be kept for nothing.
         """
         model, step = self._newest(peer)
-        self._labour.hold(model)
+        self._holders.hold(model.digest)
         self._end(peer)
         self._leases[peer] = model, asyncio.get_running_loop().call_later(LEASE_S, self._end, peer)
         return model, step
@@ -49,19 +46,16 @@ class ModelShelf(Shelf):
         lease = self._leases.pop(peer, None)
         if lease is not None:
             lease[1].cancel()
-            self._labour.release(lease[0])
+            self._holders.release(lease[0].digest)
 
     @contextmanager
     def lend(self, digest: str) -> Iterator[Lent]:
         """As `Shelf.lend`."""
         path = self._files.path(digest)
-        if not self._labour.has_in_use(digest) or not path.exists():
+        if not self._holders.has(digest) or not path.exists():
             raise NotFound("this node does not have that model any more")
-        model = self._labour.hold(Artifact(digest, path.stat().st_size, b""))
-        try:
+        with self._holders.holding(digest):
             yield Lent(path)
-        finally:
-            self._labour.release(model)
 
     def check(self, digest: str) -> bool:
         """As `Shelf.check`."""

@@ -48,6 +48,13 @@ class Obstacles:
         if self._standing.pop(what, None) is not None:
             log.info("this machine is not in the way any more", what=what)
 
+    def now(self, what: str, error: StoreError | None) -> None:
+        """Something cannot be done now, or (None) it can."""
+        if error is None:
+            self.gone(what)
+        else:
+            self.met(what, error)
+
     async def passed(self, what: str, work: Callable[[], Awaitable[R]]) -> R:
         """Do something that can be repeated; while this machine is in the way of it, say so and try again."""
         while True:

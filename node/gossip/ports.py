@@ -90,8 +90,8 @@ class Receiver(Protocol):
     async def arrived(self, peer: Incarnation, sequence: int, units: int, step: int, body: Artifact) -> None:
         """A batch came: its body is whole, checked against its digests, and among this node's files.
 
-        When this returns, the batch is durable, or was so before: then the wire acknowledges it. Nobody but this node's
-        record drops the file from then on; after an error the wire may.
+        When this returns, the batch is durable, or was so before: then the wire acknowledges it. The wire holds the
+        file until then (`covey.node.models.holders`): by then the receiver does, if it needs it.
 
         Raises:
             LedgerError: It cannot be; the message is for the peer. The wire passes it on as a refusal.

@@ -1,10 +1,9 @@
-"""A gossip node's work with models: jobs for its worker, and files that are dropped when nobody needs them any more."""
+"""A gossip node's work with models: jobs for its worker, whose files are held while they are read, and once made."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from covey.node.gossip.adversary import PeerAttack
 from covey.node.gossip.diary import Diary, SpanKind
 from covey.node.gossip.obstacles import Obstacles
 from covey.node.gossip.ports import Labour, Moment, Piece, State
+from covey.node.models.holders import Holders
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Files, Worker
 from covey.spec import GossipSpec
@@ -76,7 +76,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     Args:
         course: The run's.
         config: What the operator allows, and where the node's data are.
-        files: The node's.
+        holders: Of the node's files.
         worker: The node's.
         spawn: Begins work.
         diary: Notes when each job was done.
@@ -88,7 +88,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self,
         course: Course,
         config: NodeConfig,
-        files: Files,
+        holders: Holders[Files],
         worker: Worker,
         spawn: Spawn,
         diary: Diary,
@@ -97,10 +97,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         synced: bool = True,
     ) -> None:
         self._diary, self._obstacles = diary, obstacles
-        self._course, self._config, self._files, self._worker, self._spawn = course, config, files, worker, spawn
-        self._synced = synced
-        self._holders: Counter[str] = Counter()
-        self._to_drop: list[str] = []
+        self._course, self._config, self._worker, self._spawn = course, config, worker, spawn
+        self._holders, self._files, self._synced = holders, holders.files, synced
         self.metrics: dict[str, float] = {}
         """What the newest training measured."""
         self.filters: tuple[str, ...] | None = None
@@ -108,7 +106,20 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
 
     @override
     def train(self, step: int, state: State[Artifact], then: Callable[[TrainResult], None]) -> None:
-        self._spawn(self._train(step, state, then))
+        self._begin(state.files, lambda: self._train(step, state, then))
+
+    def _begin(self, reads: Sequence[Artifact], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin work that reads models: whoever else lets go of them, they stay until it is done."""
+        for model in reads:
+            self.hold(model)
+        self._spawn(self._reading(reads, work))
+
+    async def _reading(self, reads: Sequence[Artifact], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        finally:
+            for model in reads:
+                self.release(model)
 
     async def _train(self, step: int, state: State[Artifact], then: Callable[[TrainResult], None]) -> None:
         with self._diary.work("train"):
@@ -163,7 +174,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
                 return replace(whole, body=self._files.scratch(0), given=moment.given, is_whole=moment.is_whole)
             return whole
 
-        self._spawn(self._make("apply", job, state, then, tuple(written.values())))
+        self._begin(state.files, lambda: self._make("apply", job, state, then, tuple(written.values())))
 
     @override
     def mix(
@@ -174,7 +185,12 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         then: Callable[[State[Artifact]], None],
     ) -> None:
         parts = tuple(Portion(self._files.path(p.body.digest), p.part, p.sender, p.step) for p in portions)
-        self._spawn(self._make("mix", lambda: replace(self._job(moment, state), portions=parts), state, then))
+        reads = [*state.files, *(piece.body for piece in portions)]
+
+        def job() -> MixJob:
+            return replace(self._job(moment, state), portions=parts)
+
+        self._begin(reads, lambda: self._make("mix", job, state, then))
 
     def forge(
         self,
@@ -195,7 +211,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             return replace(self._job(None, State(own)), step=step, forgery=forgery)
 
         log.warning("DRILL: what is sent is an attack", attack=attack.name, step=step)
-        self._spawn(self._make("forge", job, State(own), lambda state: then(state.model)))
+        reads = [own, *known, *([receiver] if receiver is not None else [])]
+        self._begin(reads, lambda: self._make("forge", job, State(own), lambda state: then(state.model)))
 
     def _job(self, moment: Moment | None, state: State[Artifact]) -> MixJob:
         """A job that begins with what the node has, and changes nothing."""
@@ -240,14 +257,21 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         state = State(result.artifact or state.model, result.kept or state.kept, result.body)
         for file in state.files:
             self.hold(file)
+        for file in _made(result):
+            self.release(file)
         then(state)
 
     async def _done(self, job: MixJob) -> tuple[MixJob, MixResult]:
+        """What came of a job; the files that it made are held, once each."""
+        held = list[Artifact]()
         try:
             result = await self._worker.do(MIX, job)
             faults.reach("gossip-made")
+            held = [self.hold(file) for file in _made(result)]  # before they are there: a peer may bring the same
             await asyncio.to_thread(self._keep, job, result)
         except Obstructed:
+            for file in held:
+                self.release(file)
             self._discard(path for path in (job.out, job.out_kept, job.body) if path is not None)
             raise
         return job, result
@@ -268,30 +292,13 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
 
     @override
     def hold(self, model: Artifact) -> Artifact:
-        self._holders[model.digest] += 1
+        self._holders.hold(model.digest)
         return model
-
-    def has_in_use(self, digest: str) -> bool:
-        """Whether somebody holds this model."""
-        return self._holders[digest] > 0
 
     @override
     def release(self, model: Artifact) -> None:
-        self._holders[model.digest] -= 1
-        if self._holders[model.digest] <= 0:
-            del self._holders[model.digest]
-            self._to_drop.append(model.digest)
-            self._drop()
+        self._holders.release(model.digest)
 
-    def _drop(self) -> None:
-        """Drop the files that nobody holds; what cannot be dropped now is dropped later."""
-        digests, self._to_drop = self._to_drop, []
-        for digest in digests:
-            if digest not in self._holders:
-                try:
-                    self._files.release([digest])
-                except Obstructed as error:
-                    self._obstacles.met("drop", error)
-                    self._to_drop.append(digest)
-        if not self._to_drop:
-            self._obstacles.gone("drop")
+
+def _made(result: MixResult) -> list[Artifact]:
+    return [file for file in (result.artifact, result.kept, result.body) if file is not None]

@@ -11,11 +11,16 @@ import structlog
 from covey.artifact import Artifact
 from covey.errors import CoveyError, Obstructed
 from covey.node.models.assembly import CHUNK_S, AskChunks, Assembled, Unassembled, assemble
+from covey.node.models.holders import Droppable, Holders
 from covey.node.models.sizes import require_size
 from covey.node.models.sources import Candidate
 from covey.wire.transfers.chunk_writer import Files
 
 log = structlog.get_logger(room="models")
+
+
+class Kept(Files, Droppable, Protocol):
+    """Where models come, and are dropped."""
 
 
 class ModelCalls(Protocol):
@@ -40,7 +45,7 @@ class JoinedModel:
     """A model that came from peers.
 
     Attributes:
-        model: The file; it is here, and nobody holds it yet.
+        model: The file; it is here, and is held for the caller, who releases it.
         source: Whose newest it was.
         step: In which that peer published it.
         came: How it came.
@@ -55,7 +60,7 @@ class JoinedModel:
 async def bring_newest(
     candidates: Sequence[Candidate],
     calls: ModelCalls,
-    files: Files,
+    holders: Holders[Kept],
     sizes: range,
     *,
     chunk_s: float = CHUNK_S,
@@ -66,7 +71,7 @@ async def bring_newest(
     Args:
         candidates: Peers that can be asked.
         calls: Asks them.
-        files: Where the model comes.
+        holders: Of the files where the model comes.
         sizes: In bytes, that models of the run may have.
         chunk_s: As `assemble`.
         on_bytes: As `assemble`.
@@ -89,7 +94,9 @@ async def bring_newest(
             passed_over(candidate, error)
             continue
         try:
-            came = await assemble(model, files, candidates, calls.ask, chunk_s=chunk_s, on_bytes=on_bytes)
+            with holders.holding(model.digest):  # whatever else has the same file may let go of it meanwhile
+                came = await assemble(model, holders.files, candidates, calls.ask, chunk_s=chunk_s, on_bytes=on_bytes)
+                holders.hold(model.digest)
         except Obstructed:
             raise
         except CoveyError as error:

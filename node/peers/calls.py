@@ -37,6 +37,8 @@ log = structlog.get_logger(room="peers")
 ANSWER_S = 15.0
 """How long a peer may take for its hello."""
 STALL_S = 30.0
+MOST_BEFORE = 8
+"""So many messages may come before a hello: an evicted node is told so by two."""
 
 
 def server_name(member: Member) -> str:
@@ -151,12 +153,16 @@ class PeerCalls:
         """The link, once the peer's hello has come and fits. What it has to say of evictions first is taken."""
         try:
             async with asyncio.timeout(ANSWER_S):
+                before = 0
                 while (message := await call.read()) is not grpc.aio.EOF:
                     hello = hello_from(message)
                     if hello is not None:
                         who = self._hub.admit(self.member.name, hello)
                         return Link(who, self._hub.part.me.node)
+                    if (before := before + 1) > MOST_BEFORE:
+                        raise NotReady(f"{self.member.name} says too much before its hello")
                     await self._hub.told(message, self.member.name)
+                    await self._hub.paced(self.member.name, message)
         except TimeoutError:
             raise Stalled(f"{self.member.name} does not answer") from None
         code = await call.code()

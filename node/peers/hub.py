@@ -176,16 +176,19 @@ class Hub:
 
     async def read(self, link: Link, messages: AsyncIterable[pb.PeerMessage]) -> None:
         """Take what comes over a link, until it ends. What is not read is not sent: a flood is its sender's problem."""
-        pace = self._messages.of(link.peer.node, time.monotonic())
         try:
             async for message in messages:
                 self._take(link, message)
-                kind = message.WhichOneof("kind")
-                wait_s = pace.take(time.monotonic(), COSTS.get(kind or "", 1))
-                if wait_s > 0:
-                    await asyncio.sleep(wait_s)
+                await self.paced(link.peer.node, message)
         finally:
             link.close()
+
+    async def paced(self, name: str, message: pb.PeerMessage) -> None:
+        """Wait before the next message of a peer is taken, where there are too many; over all of its links together."""
+        now = time.monotonic()
+        wait_s = self._messages.of(name, now).take(now, COSTS.get(message.WhichOneof("kind") or "", 1))
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     def _take(self, link: Link, message: pb.PeerMessage) -> None:
         if link.ended.is_set():  # what a replaced link still says counts no more
@@ -209,7 +212,8 @@ class Hub:
             case "farewell":
                 self._background.spawn(self._left(mass_from(message.farewell), link.peer.node))
             case "goodbye":
-                log.info("goodbye", peer=str(link.peer), code=message.goodbye.code[:50], reason=_said(message.goodbye))
+                code, reason = message.goodbye.code[:50], printable(message.goodbye.reason[:200])
+                log.info("goodbye", peer=str(link.peer), code=code, reason=reason)
                 link.close()
             case _:
                 self._hear(link.peer, message)
@@ -390,7 +394,3 @@ class Hub:
         for link in self.links:
             link.close(code, reason)
             self.closed(link)
-
-
-def _said(goodbye: pb.PeerGoodbye) -> str:
-    return printable(goodbye.reason[:200])

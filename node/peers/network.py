@@ -26,6 +26,7 @@ from covey.node.gossip.record.leavers import FOLDER as LEAVERS
 from covey.node.gossip.record.leavers import Leavers
 from covey.node.gossip.record.proofs import FOLDER as PROOFS
 from covey.node.gossip.record.proofs import Proofs
+from covey.node.models.holders import Holders
 from covey.node.models.newest import JoinedModel, bring_newest
 from covey.node.models.sources import Candidate
 from covey.node.peers.calls import PeerCalls
@@ -113,7 +114,7 @@ class PeerNetwork:
 
     Args:
         settings: What it is made of.
-        files: The node's files: bodies are sent from there, and come there.
+        holders: Of the node's files: bodies are sent from there, and come there.
         receiver: Is given what comes.
         clock: Seconds that do not go back: those of events.
         holdings: The models that peers may have; None: none.
@@ -122,12 +123,13 @@ class PeerNetwork:
     def __init__(
         self,
         settings: PeerSettings,
-        files: Files,
+        holders: Holders[Files],
         receiver: Receiver,
         clock: Callable[[], float] = time.monotonic,
         holdings: Holdings | None = None,
     ) -> None:
-        self._settings, self._files, self._holdings = settings, files, holdings
+        self._settings, self._holders, self._holdings = settings, holders, holdings
+        self._files = files = holders.files
         roster, part = settings.roster, settings.part
         self._evicted = Evicted(
             settings.data_dir / FOLDER, part.run, roster.members.__contains__, settings.identity.authority_pem
@@ -153,7 +155,7 @@ class PeerNetwork:
         self._speeds = Speeds()
         self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, receipts)
         self.receptions = Receptions(
-            files,
+            holders,
             receiver,
             self._fetch,
             self._background,
@@ -240,7 +242,7 @@ class PeerNetwork:
         speeds, trip_s = dict(self._speeds.known()), self.hub.vitals.round_trip_s
         linked = [name for name in self._calls if self.hub.links.named(name) is not None]
         candidates = [Candidate(name, speeds.get(name, 0.0), trip_s(name)) for name in linked]
-        return await bring_newest(candidates, self, self._files, self._settings.body_bytes[-1:])
+        return await bring_newest(candidates, self, self._holders, self._settings.body_bytes[-1:])
 
     # -- life -------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from covey.errors import CoveyError, InvalidUpdate, LedgerError, NotFound, NotRe
 from covey.gossip.ledger import Incarnation
 from covey.node.gossip.ports import Receiver
 from covey.node.gossip.receipts import Receipts
+from covey.node.models.holders import Holders
 from covey.node.models.sizes import require_size
 from covey.node.peers.links import Link
 from covey.node.peers.ports import Files
@@ -33,7 +33,6 @@ STALL_S = 30.0
 LOOK_S = 2.0
 SLOTS = 4
 """So many bodies may be on their way to this node at once."""
-REMEMBERED = 4096
 Fetch = Callable[[str, Artifact, Callable[[int], None]], Awaitable[None]]
 """(peer's name, body, told of the bytes of each chunk): brings a body here over a connection of this node's."""
 
@@ -51,7 +50,6 @@ class _Reception:
     """The body has come whole."""
     moved_at: float = field(default_factory=time.monotonic)
     is_moving: bool = False
-    is_handed_over: bool = False
     task: asyncio.Task[None] | None = None
 
     @property
@@ -63,7 +61,7 @@ class Receptions:
     """All batches on their way to this node: one a peer, its newest offer counts.
 
     Args:
-        files: Where bodies come.
+        holders: Of the files where bodies come: of each, from its offer until its batch is taken, or given up.
         receiver: Is given what has come.
         fetch: Brings a body here.
         background: Where that is done.
@@ -77,7 +75,7 @@ class Receptions:
 
     def __init__(
         self,
-        files: Files,
+        holders: Holders[Files],
         receiver: Receiver,
         fetch: Fetch,
         background: Background,
@@ -89,7 +87,8 @@ class Receptions:
         stall_s: float = STALL_S,
         slots: int = SLOTS,
     ) -> None:
-        self._files, self._receiver, self._fetch, self._background = files, receiver, fetch, background
+        self._holders, self._receiver, self._fetch, self._background = holders, receiver, fetch, background
+        self._files = files = holders.files
         self._body_bytes, self._receipts, self._stall_s = body_bytes, receipts, stall_s
         self._on_refused, self._room = on_refused, room or Room(files, Quota())
         self._grants: Grants[tuple[str, str]] = Grants(slots)
@@ -97,10 +96,8 @@ class Receptions:
         self._open: dict[str, _Reception] = {}
         self._applied: dict[Incarnation, int] = {}
         """Numbers of the newest batches that this node is known to have durably."""
-        self._arriving: dict[asyncio.Future[None], str] = {}
-        """What is being handed over, and its body's digest."""
-        self._taken: OrderedDict[str, None] = OrderedDict()
-        """Digests of bodies that belong to the receiver."""
+        self._arriving: set[asyncio.Future[None]] = set()
+        """What is being handed over."""
         self._parts: dict[str, str] = {}
         """By peer's name: the digest of the body of which a part may stay, the one that was granted last."""
 
@@ -121,9 +118,12 @@ class Receptions:
         except CoveyError as error:
             _refuse(link, offer.sequence, error)
             return
+        digest = reception.body.digest
+        self._holders.hold(digest)  # before it is looked for, and before what came of the same body is let go
         self.drop(link.peer.node)  # whoever offers again has given up what was on its way
         self._open[link.peer.node] = reception
         reception.task = self._background.spawn(self._take(reception))
+        reception.task.add_done_callback(lambda _: self._holders.release(digest))
 
     def _checked(self, link: Link, offer: pb.BatchOffer) -> _Reception:
         body = artifact_from(offer.body)
@@ -136,24 +136,16 @@ class Receptions:
 
     async def _take(self, reception: _Reception) -> None:
         """Bring the body here, hand it over, and say what became of it."""
-        link, body, comes = reception.link, reception.body, False
+        link, body = reception.link, reception.body
         try:
             if not await asyncio.to_thread(self._files.check, body.digest):
-                self._taken.pop(body.digest, None)  # the receiver has dropped what it had of that name
                 coming = {other.body.digest for other in self._open.values() if other is not reception}
                 await asyncio.to_thread(self._room.require, body, reception.step, coming)
-                comes = True  # for this batch alone, as far as anybody knows
                 await self._bring(reception)
             faults.reach("batch-here")
             await self._hand_over(reception)
-        except asyncio.CancelledError:  # given up; what is being handed over already is the receiver's
-            if comes and not reception.is_handed_over:
-                await self._let_go(reception)
-            raise
         except Exception as error:
             log.warning("batch not taken", peer=str(link.peer), sequence=reception.sequence, reason=str(error))
-            if comes:
-                await self._let_go(reception)
             _refuse(link, reception.sequence, error)
             if isinstance(error, LedgerError):
                 self._on_refused(link.peer, reception.sequence)
@@ -162,6 +154,7 @@ class Receptions:
             raise
         finally:
             self._ended(reception)
+            await self._forget_part(body.digest)
         faults.reach("batch-durable")
         self._grants.succeeded(link.peer.node)
         self.has_up_to(link.peer, reception.sequence)
@@ -175,16 +168,16 @@ class Receptions:
     async def _hand_over(self, reception: _Reception) -> None:
         """Give the receiver what has come. What is being put on record is not broken off because the link breaks."""
         who, what = reception.link.peer, (reception.sequence, reception.units, reception.step, reception.body)
-        reception.is_handed_over = True
         arriving = asyncio.ensure_future(self._receiver.arrived(who, *what))
-        self._arriving[arriving] = reception.body.digest
-        arriving.add_done_callback(self._arrived)
-        await asyncio.shield(arriving)
+        self._holders.hold(reception.body.digest)
+        self._arriving.add(arriving)
 
-    def _arrived(self, arriving: asyncio.Future[None]) -> None:
-        digest = self._arriving.pop(arriving)
-        if not arriving.cancelled() and arriving.exception() is None:  # else who waits for it is told, or offers again
-            self._keep(digest)
+        def arrived(done: asyncio.Future[None]) -> None:
+            self._arriving.discard(done)
+            self._holders.release(reception.body.digest)
+
+        arriving.add_done_callback(arrived)
+        await asyncio.shield(arriving)
 
     async def _bring(self, reception: _Reception) -> None:
         body = reception.body
@@ -258,6 +251,7 @@ class Receptions:
         if reception is None or not is_asked or not reception.granted.is_set() or reception.is_moving:
             raise NotFound("only the body of a batch that was offered, and granted, can be pushed, once at a time")
         reception.is_moving = True
+        self._holders.hold(digest)
 
         def moved(count: int) -> None:
             if self._open.get(link.peer.node) is not reception:
@@ -269,9 +263,10 @@ class Receptions:
             await receive(stream, spool, offset=offset, stall_s=self._stall_s, on_progress=moved)
         finally:
             reception.is_moving = False
+            self._holders.release(digest)  # if it was given up after its last chunk, nobody else holds it
             is_open = self._open.get(link.peer.node) is reception
-            if not is_open:  # given up after its last chunk: nobody else would drop it
-                await self._let_go(reception)
+            if not is_open:
+                await self._forget_part(digest)
         if not is_open:
             raise TransferError("this batch was given up: offer it again")
         reception.whole.set()
@@ -302,25 +297,13 @@ class Receptions:
             if waiting is not None and waiting.key == key:
                 waiting.granted.set()
 
-    async def _let_go(self, reception: _Reception) -> None:
-        """Drop the body that came for a batch that was not taken, unless somebody else's batch has the same."""
-        digest = reception.body.digest
-        if reception.is_moving:  # its last bytes may be on their way to the disk: `pushed` lets go of it then
+    async def _forget_part(self, digest: str) -> None:
+        """Drop what came of a body unless it is to be gone on with: it is whole, or its peers had others granted."""
+        if digest not in self._files.unfinished():
             return
-        others = {other.body.digest for other in self._open.values() if other is not reception}
-        if digest not in self._taken and digest not in others | set(self._arriving.values()):
-            await asyncio.to_thread(self._release, digest, digest in self._parts.values())
-
-    def _release(self, digest: str, stays_in_part: bool) -> None:
-        if self._files.path(digest).exists():
-            self._files.release([digest])
-        elif not stays_in_part:  # its peer had another one granted since
-            self._files.forget([digest])
-
-    def _keep(self, digest: str) -> None:
-        self._taken[digest] = None
-        if len(self._taken) > REMEMBERED:
-            self._taken.popitem(last=False)
+        is_awaited = digest in {*self._parts.values(), *(other.body.digest for other in self._open.values())}
+        if not is_awaited or self._files.path(digest).exists():
+            await asyncio.to_thread(self._files.forget, [digest])
 
 
 def _refuse(link: Link, sequence: int, error: Exception) -> None:

@@ -24,12 +24,14 @@ class Quota:
         kept_free_bytes: Of it, for bodies that the node waits for: those of later steps leave so much.
         is_needed: Whether the node may wait for bodies of a step now.
         waiting: Sizes of bodies that are on record here at the start, by digest.
+        stays: Whether a file stays for good, whoever sent it: a model that the node keeps counts no more.
     """
 
     most_bytes: float = math.inf
     kept_free_bytes: int = 0
     is_needed: Callable[[int], bool] = lambda step: True
     waiting: Mapping[str, int] = field(default_factory=dict)
+    stays: Callable[[str], bool] = lambda digest: False
 
 
 class Room:
@@ -83,4 +85,4 @@ class Room:
         )
 
     def _has(self, digest: str) -> bool:
-        return self._files.path(digest).exists()
+        return not self._quota.stays(digest) and self._files.path(digest).exists()

@@ -338,8 +338,9 @@ class ArtifactFiles:
         for path in paths:
             with self._lock:
                 self._sizes.pop(path, None)
-                self._idle.pop(path.stem, None)
                 self._intact.pop(path.name, None)
+                if path.parent == self._spool:  # what came of a file stays when the whole one of its name goes
+                    self._idle.pop(path.stem, None)
             with disk_errors(path):
                 if path.exists():
                     self._free.put(path, path.stat().st_size)

@@ -26,6 +26,8 @@ class Keeping:
         self._every, self._hold = every, hold
         models = read_models(engine)
         self._newest = max(models, default=-1)
+        self.digests = {model.digest for model, _ in models.values()}
+        """Of the models that stay."""
         for model, _ in models.values():
             hold(model)
 
@@ -39,5 +41,6 @@ class Keeping:
             return None
         self._newest = step
         self._hold(snapshot.model)
+        self.digests.add(snapshot.model.digest)
         units = snapshot.machine.exchange.kept + sum(batch.units for batch in batches)
         return {"step": step, "units": str(units), "artifact": artifact_to_json(snapshot.model)}

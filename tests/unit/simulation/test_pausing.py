@@ -11,7 +11,7 @@ from covey.errors import SpecError
 from covey.simulation.plan import Plan
 from covey.simulation.simulation import simulate
 from covey.telemetry import quiet_by_default
-from tests.unit.simulation.in_process import CrewHere, Here
+from tests.unit.simulation.in_process import CrewHere
 
 SPEC = """
 name = "paused"
@@ -40,28 +40,18 @@ def rounds_of(folder, run):
         return record.rounds(run)
 
 
-def test_a_run_that_is_refused_never_begins_and_starts_nobody_who_would_train(plan, tmp_path, monkeypatch):
-    begun, started, task = [], [], SPEC.split("[training]")[0]
-
-    class Starting(Here):
-        def __init__(self, data_dir, log_file, *, device):
-            super().__init__(data_dir, log_file, device=device)
-            self.name = data_dir.name
-
-        async def start(self):
-            started.append(self.name)
-
-    monkeypatch.setattr("covey.simulation.pool.LoggedSupervisor", Starting)
+def test_a_run_that_is_refused_never_begins(plan, tmp_path):
+    begun, task = [], SPEC.split("[training]")[0]
     method = '[method]\nname = "statistics"\noptions = { columns = ["pixel-mean"], epsilon = 1.0 }\n'
     noisy = f"{task}{method}[rounds]\ncount = 1\n"
     refused = replace(plan, spec=parsed(noisy), folder=tmp_path / "refused", begins=begun.append)
     with quiet_by_default():
         with pytest.raises(SpecError, match="ranges needs"):
-            asyncio.run(simulate(refused))
-        assert (begun, started) == ([], ["coordinator"])
+            asyncio.run(simulate(refused, crew=CrewHere(tmp_path)))
+        assert begun == []
         one = replace(plan, spec=parsed(SPEC.replace("count = 4", "count = 1")), begins=begun.append)
-        asyncio.run(simulate(one))
-    assert (begun, started[1:]) == ([one], ["coordinator", "0"])
+        asyncio.run(simulate(one, crew=CrewHere(tmp_path / "crew")))
+    assert begun == [one]
 
 
 def test_a_run_that_is_paused_and_taken_up_again_comes_to_the_same_model(plan, tmp_path):

@@ -87,6 +87,19 @@ def test_an_unfinished_file_gets_no_name(files):
     assert not files.has(ARTIFACT.digest)
 
 
+def test_what_came_of_a_file_is_still_known_when_the_whole_one_goes(files, tmp_path):
+    spool = files.begin(ARTIFACT)
+    spool.write(chunked(DATA)[0])
+    spool.abandon()
+    made = files.scratch(0)
+    made.write_bytes(DATA)
+    files.adopt(made, ARTIFACT)
+    files.release([ARTIFACT.digest])
+    assert (files.unfinished(), files.offset(ARTIFACT)) == ({ARTIFACT.digest}, CHUNK_BYTES)
+    files.forget([ARTIFACT.digest])
+    assert files.unfinished() == set()
+
+
 def test_going_back_and_on(files):
     spool = files.begin(ARTIFACT)
     for chunk in chunked(DATA)[:3]:

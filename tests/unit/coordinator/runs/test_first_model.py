@@ -21,7 +21,7 @@ from tests.unit.coordinator.world import ROUNDS
 
 @pytest.fixture
 def services(world):
-    return FirstModelServices(world.store, world.files, world.worker, allow_paths=False)
+    return FirstModelServices(world.store, world.files, world.worker, allow_paths=False, retention=world.retention)
 
 
 def submitted(name, **model):

@@ -22,7 +22,7 @@ from covey.coordinator.runs.steps.commit import adopt_files, discard_scratch, si
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, RunEvaluation, merged_metrics, unevaluated_versions
 from covey.coordinator.runs.steps.preparation import expected_nodes, prepare
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
-from covey.errors import Conflict, WorkerError
+from covey.errors import Conflict, StoreUnavailable, WorkerError
 from covey.spec import parse_toml
 from covey.testing.store import records as make
 from covey.wire.identities.signing import CommitStatement, CommitVerdict
@@ -185,8 +185,8 @@ class Shelf:
         self.dropped.extend(digests)
 
 
-def test_while_a_backup_is_made_nothing_is_dropped_and_afterwards_all_of_it():
-    shelf = Shelf()
+async def test_while_a_backup_is_made_nothing_is_dropped_and_afterwards_all_that_is_not_on_record_again(world):
+    shelf, run = Shelf(), make.start_run(world.record)
     retention = Retention(shelf)
     retention.drop(["a"])
     retention.hold()
@@ -194,8 +194,43 @@ def test_while_a_backup_is_made_nothing_is_dropped_and_afterwards_all_of_it():
     with pytest.raises(Conflict):
         retention.hold()
     assert (shelf.dropped, retention.is_held) == (["a"], True)
-    retention.let_go()
+    again = make.play_round(world.record, run, 1).artifact.digest  # another run may begin with the same model
+    retention.drop([again])
+    retention.let_go(world.record)
     assert (shelf.dropped, retention.is_held) == (["a", "b"], False)
+
+
+async def test_what_a_run_needs_stays_whatever_else_had_it_and_goes_with_the_last_that_needs_it(world):
+    shelf, run = Shelf(), make.start_run(world.record)
+    kept = make.play_round(world.record, run, 1).artifact.digest
+    retention = Retention(shelf)
+    for name, digest in (("run-1", "layout"), ("run-2", "layout"), ("run-3", kept)):
+        retention.need(name, digest)
+    retention.drop(["layout"])
+    retention.drop_unrecorded(world.record, ["layout", kept, "late"])  # as of an update that came too late
+    retention.need_no_more(world.record, "run-1")
+    retention.need_no_more(world.record, "run-3")
+    assert shelf.dropped == ["late"]
+    retention.need_no_more(world.record, "run-2")
+    assert shelf.dropped == ["late", "layout"]
+
+
+async def test_what_a_backup_held_stays_while_the_record_is_away_and_goes_later(world, monkeypatch):
+    run, shelf = make.start_run(world.record), Shelf()
+    spec = parse_toml('name = "n"\n[task]\nname = "digits"\n[keep]\nversions = 1\nupdates = 1')
+    retention = Retention(shelf)
+    retention.hold()
+    retention.drop(["a"])
+
+    def away():
+        raise StoreUnavailable("the database is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.record, "referenced_digests", away)
+        retention.let_go(world.record)
+    assert (shelf.dropped, retention.is_held) == ([], False)
+    retention.prune(world.record, run, spec, [])
+    assert shelf.dropped == ["a"]
 
 
 async def test_what_a_run_does_not_keep_is_dropped(world):

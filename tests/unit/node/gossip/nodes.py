@@ -29,6 +29,7 @@ from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_models, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
+from covey.node.models.holders import Holders
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Worker
 from covey.spec import GossipSpec, parse_toml
@@ -146,9 +147,10 @@ class MemoryWire(Peers):
             shutil.copyfile(self._nodes[self._me].files.path(body.digest), copy)
         except KeyError:
             raise TransferError("this node is down") from None
-        node.files.adopt(copy, body, durable=node.durability == "power")
-        node.receipts.offered(self._me, batch.sequence, self._nodes[self._me].receipts.given(batch))
-        await node.actor.arrived(self._me, batch.sequence, batch.units, step, body)
+        with node.holders.holding(body.digest):
+            node.files.adopt(copy, body, durable=node.durability == "power")
+            node.receipts.offered(self._me, batch.sequence, self._nodes[self._me].receipts.given(batch))
+            await node.actor.arrived(self._me, batch.sequence, batch.units, step, body)
         signed = node.receipts.countersigned(self._me, batch.sequence)
         assert signed is not None
         if self._rng.random() < self.loss:
@@ -174,6 +176,7 @@ class UnitNode:
         self.data_dir, self.spec, self.durability = data_dir, spec, durability
         home = reside(data_dir, spec, me, names, rejoins=rejoins)
         self.files = ArtifactFiles(home.folder / "files", durable=durability == "power")
+        self.holders = Holders(self.files)
         saved = read_saved(home.engine)
         if home.facts.first is None:
             path = self.files.scratch(0)
@@ -197,7 +200,7 @@ class UnitNode:
         self.worker = NumpyWorker()
         world = Surroundings(
             NodeConfig(data_dir),
-            self.files,
+            self.holders,
             self.worker,
             planner_of(spec),
             course,

@@ -227,6 +227,7 @@ class Neighbour:
         if self._is_broken:
             data[0] = np.inf
             model = artifact_of([data.tobytes()])
+        self._node.holders.hold(model.digest)
         self._node.files.put(model, data.tobytes())
         self.joined = JoinedModel(model, self._of, step, Assembled({self._of: 4 * D}, (), 0, 0))
         return self.joined

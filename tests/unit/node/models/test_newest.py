@@ -5,6 +5,7 @@ import pytest
 from covey.artifact import CHUNK_BYTES, Artifact, artifact_of
 from covey.errors import DiskFull, NotFound, NotReady
 from covey.node.models.assembly import Unassembled
+from covey.node.models.holders import Holders
 from covey.node.models.newest import bring_newest
 from covey.node.models.sources import Candidate
 from covey.storage.files.artifacts import ArtifactFiles
@@ -41,7 +42,7 @@ class Calls:
 async def brought(tmp_path, calls, *names):
     near = [Candidate(name, round_trip_s=0.01 * place) for place, name in enumerate(names, 1)]
     files = ArtifactFiles(tmp_path)
-    joined = await bring_newest(near[::-1], calls, files, range(SIZE, SIZE + 1))
+    joined = await bring_newest(near[::-1], calls, Holders(files), range(SIZE, SIZE + 1))
     assert files.path(joined.model.digest).read_bytes() == b"".join(
         pieces_of(files.path(joined.model.digest).read_bytes()[0])
     )

@@ -13,6 +13,7 @@ from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerSuspected, PeerTrusted, Progressed
 from covey.node.gossip.receipts import Receipts
+from covey.node.models.holders import Holders
 from covey.node.peers.calls import PeerCalls, bring_notice
 from covey.node.peers.lives import Part
 from covey.node.peers.network import PeerNetwork, PeerSettings
@@ -36,15 +37,18 @@ def artifact(data):
 
 
 class Inbox:
-    """A receiver that keeps what it is given; `refusing` is a reason to refuse every batch."""
+    """A receiver that keeps, and holds, what it is given; `refusing` is a reason to refuse every batch."""
 
-    def __init__(self):
+    def __init__(self, holders=None):
+        self._holders = holders
         self.batches, self.events, self.refusing = [], [], ""
         self._changed = asyncio.Condition()
 
     async def arrived(self, peer, sequence, units, step, body):
         if self.refusing:
             raise LedgerError(self.refusing)
+        if self._holders is not None:
+            self._holders.hold(body.digest)
         self.batches.append((peer, sequence, units, step, body.digest))
         await self._tell()
 
@@ -85,8 +89,9 @@ class Node:
         account=None,
         **part,
     ):
-        self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files, self.folder = ArtifactFiles(folder / "files"), folder
+        self.holders = Holders(self.files)
+        self.me, self.inbox = Incarnation(name, number), Inbox(self.holders)
         self.receipts = Receipts(self.me, Notary(identity, part.get("run", "digits")), kept)
         fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE if number == 1 else 0} | part
         settings = PeerSettings(
@@ -102,7 +107,7 @@ class Node:
             newest=newest,
             account=account,
         )
-        self.network = PeerNetwork(settings, self.files, self.inbox, clock, holdings)
+        self.network = PeerNetwork(settings, self.holders, self.inbox, clock, holdings)
 
     def put(self, data):
         made = artifact(data)

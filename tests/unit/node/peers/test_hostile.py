@@ -10,8 +10,11 @@ import grpc.aio
 import pytest
 
 from covey.gossip.push_sum.events import PeerEvicted, PeerSuspected, Progressed
+from covey.node.peers.calls import MOST_BEFORE
+from covey.node.peers.hub import COSTS, MESSAGES
 from covey.node.peers.translation import eviction_message
 from covey.protos import peer_pb2 as pb
+from covey.wire.channels import renewing_credentials, server_options
 from covey.wire.evictions import EvictionStatement, sign_eviction
 from covey.wire.identities.authority import Authority
 from tests.unit.node.peers.hostile import Hostile, answer, end_of, hello_of, messages_of, offer_of, status_of
@@ -226,6 +229,39 @@ async def test_who_only_holds_calls_open_keeps_nobody_out(small, small_pair, ide
         bob.network, bob.files, bob.inbox = again.network, again.files, again.inbox
 
     await attacked(small, identity, cyd, bob, attack)
+
+
+async def test_who_is_called_and_says_no_hello_is_not_listened_to_for_long(small, small_pair, identity, monkeypatch):
+    cyd, bob = small_pair
+    taken, notified = [], cyd.network.hub.notified
+
+    async def noted(notice, by):
+        taken.append(by)
+        return await notified(notice, by)
+
+    async def link(requests, context):
+        while True:
+            yield pb.PeerMessage(eviction=pb.SignedEviction(statement=b"no notice"))
+
+    monkeypatch.setattr(cyd.network.hub, "notified", noted)
+    server = grpc.aio.server(options=server_options())
+    ways = (pb.PeerMessage.FromString, pb.PeerMessage.SerializeToString)
+    methods = {"Link": grpc.stream_stream_rpc_method_handler(link, *ways)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("covey.v1.Peer", methods),))
+    ada = identity("ada")
+    port = server.add_secure_port("127.0.0.1:0", renewing_credentials(lambda: ada, mutual=True))
+    await server.start()
+    try:
+        small.reach("ada", f"127.0.0.1:{port}")
+        began = time.monotonic()
+        for _ in range(4):
+            assert await small.refusal(cyd, "ada") == "ada says too much before its hello"
+        took_s = time.monotonic() - began
+    finally:
+        await server.stop(0)
+    assert len(taken) == 4 * MOST_BEFORE
+    assert len(taken) <= 1 + (MESSAGES[0] + MESSAGES[1] * took_s) / COSTS["eviction"]  # over all calls together
+    await bob.send(cyd, 1, bob.put(body_of(SMALL)))
 
 
 async def test_links_are_opened_no_faster_than_is_sensible(small, small_pair, identity):

@@ -8,6 +8,9 @@ from covey.driver.background import Background
 from covey.errors import TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.node.gossip.receipts import Receipts
+from covey.node.models.holders import Holders
+from covey.node.models.newest import bring_newest
+from covey.node.models.sources import Candidate
 from covey.node.peers.links import Link
 from covey.node.peers.receptions import Receptions
 from covey.node.peers.translation import mass_message
@@ -28,10 +31,12 @@ class Side:
     """What bob has of ada; ada sends what a test says."""
 
     def __init__(self, identity, tmp_path):
-        self.files, self.inbox, self.background = ArtifactFiles(tmp_path / "files"), Inbox(), Background()
+        self.files, self.background = ArtifactFiles(tmp_path / "files"), Background()
+        self.holders = Holders(self.files)
+        self.inbox = Inbox(self.holders)
         self.ada = Receipts(ADA, Notary(identity("ada"), "digits"))
         bob, sizes = Receipts(BOB, Notary(identity("bob"), "digits")), range(SMALL, SIZE + 1)
-        self.receptions = Receptions(self.files, self.inbox, never, self.background, sizes, bob)
+        self.receptions = Receptions(self.holders, self.inbox, never, self.background, sizes, bob)
         self.link = Link(ADA, "ada")
 
     def offer(self, data, sequence=1, **options):
@@ -60,6 +65,7 @@ class Side:
         self.receptions.drop("ada")
         if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(tasks, timeout=60)
+        await asyncio.sleep(0)  # a task that has ended says so
         assert self.background.is_idle
 
 
@@ -117,7 +123,8 @@ async def test_the_same_body_in_a_new_offer_stays_and_one_that_was_dropped_since
     await side.inbox.until(lambda: len(side.inbox.batches) == 1)
     await side.rest()
     assert side.has(data)
-    side.files.release([artifact(data).digest])  # the receiver mixed it in
+    side.holders.release(artifact(data).digest)  # the receiver mixed it in
+    assert not side.has(data)
     side.offer(data, sequence=2)
     await side.granted(data)
     with pytest.raises(TransferError, match="given up"):
@@ -142,3 +149,74 @@ async def test_one_unfinished_body_a_peer_stays_and_is_gone_on_with(side):
     await side.inbox.until(lambda: len(side.inbox.batches) == 1)
     await side.rest()
     assert (side.files.unfinished(), side.has(bodies[-1])) == (set(), True)
+
+
+def make(side, data):
+    """Bob's worker makes a model."""
+    path = side.files.scratch(0)
+    path.write_bytes(data)
+    side.holders.hold(artifact(data).digest)
+    side.files.adopt(path, artifact(data))
+
+
+async def test_a_model_of_this_node_s_own_stays_when_a_peer_s_batch_with_the_same_one_is_given_up(side):
+    """Nodes that average make the same model, bit for bit."""
+    data = body_of(SIZE)
+    side.offer(data)
+    await side.granted(data)
+
+    def breaks():
+        make(side, data)
+        side.receptions.lost(side.link)
+
+    with pytest.raises(TransferError, match="given up"):
+        await side.push(data, breaks)
+    await side.rest()
+    side.offer(data)  # it is here now, and the peer gives up again
+    await side.rest()
+    assert (side.has(data), side.files.unfinished()) == (True, set())
+    side.holders.release(artifact(data).digest)
+    assert not side.has(data)
+
+
+async def test_what_came_of_a_body_goes_when_this_node_makes_the_same_one(side):
+    data = body_of(SIZE)
+    side.offer(data)
+    await side.granted(data)
+    with pytest.raises(TransferError):
+        await side.push(data, end=CHUNK)
+    assert side.files.unfinished() == {artifact(data).digest}
+    make(side, data)
+    await side.rest()
+    assert (side.has(data), side.files.unfinished()) == (True, set())
+
+
+async def test_a_model_stays_that_this_node_refuses_to_have_from_a_peer(side):
+    data, side.inbox.refusing = body_of(SMALL), "there are no such units"
+    make(side, data)
+    side.offer(data)
+    async with asyncio.timeout(60):
+        assert (await side.link.outbox.get()).refused.sequence == 1
+    await side.rest()
+    assert side.has(data)
+
+
+async def test_a_joiner_s_model_stays_when_a_batch_with_the_same_one_is_given_up(side):
+    data = body_of(SIZE)
+    side.offer(data)
+    await side.granted(data)
+
+    class Calls:
+        async def newest(self, source):
+            return artifact(data), 5
+
+        async def ask(self, source, wanted, first, count):
+            for at in range(first, first + count):
+                yield memoryview(data)[at * CHUNK : (at + 1) * CHUNK]
+
+    joined = await bring_newest([Candidate("cyd")], Calls(), side.holders, range(SIZE, SIZE + 1))
+    side.receptions.lost(side.link)
+    await side.rest()
+    assert side.has(data)
+    side.holders.release(joined.model.digest)
+    assert not side.has(data)

@@ -12,6 +12,7 @@ from covey.driver.background import Background
 from covey.errors import NotReady
 from covey.gossip.ledger import Batch, Incarnation
 from covey.node.gossip.receipts import Receipts
+from covey.node.models.holders import Holders
 from covey.node.peers.links import Link
 from covey.node.peers.receptions import Receptions
 from covey.node.peers.room import Quota, Room
@@ -85,15 +86,27 @@ def test_what_broke_off_makes_room(files: ArtifactFiles) -> None:
     assert files.unfinished() == set()
 
 
+def test_a_body_that_is_a_model_that_stays_here_takes_no_room_for_ever(files: ArtifactFiles) -> None:
+    stays = set[str]()
+    room = Room(files, Quota(SIZE, stays=stays.__contains__))
+    require(room, 1)
+    digest = put(files, 1)
+    with pytest.raises(NotReady):
+        require(room, 2)
+    stays.add(digest)  # as nodes that average make the same model
+    require(room, 2)
+
+
 async def test_a_peer_hears_that_there_is_no_room_and_offers_again(identity: Any, tmp_path: Path) -> None:
-    files, inbox = ArtifactFiles(tmp_path / "files"), Inbox()
+    holders = Holders(files := ArtifactFiles(tmp_path / "files"))
+    inbox = Inbox(holders)
     ada, bob = (Receipts(me, Notary(identity(me.node), "digits")) for me in (ADA, BOB))
 
     async def never(peer: str, body: object, moved: object) -> None:
         raise AssertionError("bodies come along")
 
     room = Room(files, Quota(2 * SIZE))
-    receptions = Receptions(files, inbox, never, Background(), range(SIZE, SIZE + 1), bob, room=room)
+    receptions = Receptions(holders, inbox, never, Background(), range(SIZE, SIZE + 1), bob, room=room)
     link = Link(ADA, "ada")
 
     async def answer(sequence: int) -> Any:
@@ -112,6 +125,6 @@ async def test_a_peer_hears_that_there_is_no_room_and_offers_again(identity: Any
         assert (refused.sequence, refused.code) == (3, "not-ready")  # no contradiction: ada keeps the batch open
         assert refused.reason.startswith("no room")
     assert len(inbox.batches) == 2
-    files.release([inbox.batches[0][4]])  # bob mixed it in
+    holders.release(inbox.batches[0][4])  # bob mixed it in
     assert (await answer(3)).acknowledged.sequence == 3
     assert len(inbox.batches) == 3
