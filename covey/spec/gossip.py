@@ -12,7 +12,7 @@ from typing_extensions import override
 from covey.spec.bounds import Most
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
-from covey.spec.sections import MOST_ROUNDS, Beta, NamedSection, Positive, Section, Wrong
+from covey.spec.sections import MOST_ROUNDS, Beta, Idle, NamedSection, Positive, Section, Wrong
 
 GOSSIP = Mode(
     name="gossip",
@@ -93,7 +93,7 @@ class GossipSection(Section):
             if getattr(self, chooser) in (0, "none"):
                 for key in keys:
                     if (given := getattr(self, key)) != type(self).model_fields[key].default:
-                        yield key, f"it says nothing without {chooser}; set that as well", given
+                        yield key, Idle.without(chooser), given
 
 
 class GossipSpec(RunSpec):

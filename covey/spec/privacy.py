@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from covey.spec.sections import NonNegative, Positive, Section, Wrong
+from covey.spec.sections import Idle, NonNegative, Positive, Section, Wrong
 
 
 class PrivacySection(Section):
@@ -61,4 +61,4 @@ class StopSection(Section):
     @override
     def impossible(self) -> Iterator[Wrong]:
         if self.min_delta and self.patience is None:
-            yield "min_delta", "it says nothing without patience; set that as well", self.min_delta
+            yield "min_delta", Idle.without("patience"), self.min_delta

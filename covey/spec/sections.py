@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, mo
 from typing_extensions import override
 
 from covey.errors import SpecError
-from covey.spec.bounds import Most, has_context
+from covey.spec.bounds import ON_RECORD, Most, has_context
 from covey.validation import refusals
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,6 +34,15 @@ LATER = {"combinations": "later"}
 """Context of a validation that leaves values which rule each other out to whoever asks `RunSpec.impossible`."""
 
 
+class Idle(str):
+    """Why a key is wrong that nothing reads: that keeps no run from working, so what is on record may have it."""
+
+    @classmethod
+    def without(cls, chooser: str) -> Idle:
+        """Another key has to be set, so that it is read."""
+        return cls(f"it says nothing without {chooser}; set that as well")
+
+
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused."""
 
@@ -45,7 +54,10 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_impossible(self, info: ValidationInfo) -> Self:
-        if not has_context(info, LATER) and (wrong := list(self.impossible())):
+        wrong = [] if has_context(info, LATER) else list(self.impossible())
+        if has_context(info, ON_RECORD):
+            wrong = [each for each in wrong if not isinstance(each[1], Idle)]
+        if wrong:
             raise refusals(wrong)
         return self
 

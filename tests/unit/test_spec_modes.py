@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import pytest
 
 from covey.errors import SpecError
 from covey.plugins import GROUPS
-from covey.spec import AsyncSpec, RoundsSpec, parse_json, parse_toml
+from covey.spec import AsyncSpec, GossipSpec, RoundsSpec, parse_json, parse_toml
 from covey.spec.modes import MODELS, mode_named
 from tests.unit.test_spec import LEAST, refused
 
@@ -47,6 +48,17 @@ STORED = (
 )
 def test_what_gossip_does_not_do_is_refused_by_its_key(text, words):
     assert words in refused("", f'mode = "gossip"\n{LEAST}\n{text}')
+
+
+def test_a_run_on_record_goes_on_with_keys_that_nothing_reads():
+    spec = parse_toml(f'mode = "gossip"\n{LEAST}')
+    given = json.loads(spec.to_json())
+    given["gossip"] |= {"momentum_beta": 0.5, "global_spread": 0.5}
+    old = parse_json(json.dumps(given))
+    assert isinstance(old, GossipSpec)
+    assert (old.gossip.momentum_beta, old.gossip.global_spread) == (0.5, 0.5)
+    keys = {"gossip.momentum_beta", "gossip.global_spread"}
+    assert {key for key, _, _ in old.impossible()} == keys  # who submits it anew is told
 
 
 def test_an_unknown_mode_is_refused_by_its_key_with_the_choices():
