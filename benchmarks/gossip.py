@@ -7,10 +7,10 @@
 What is measured (`--only`): `push`: one-peer stochastic gradient push; `mean`: pushes without training in between,
 until four nodes have the exact mean (two of them: the figure to stand beside other libraries' averaging step); `pair`:
 nodes exchange in pairs; `complete`: everybody sends to everybody; `power`: one-peer push whose models and record are
-synced, beside streams that sync as much. In all of these the nodes end a training at once, as bare streams begin at
-once. Where they do not: `free`: one-peer push, each node going on when it can; `overlap`: seconds a step in lock step,
-and with one step of overlap. Training changes every value in each step, so no body is one that its receiver has
-already. `--json` prints a line for each run;
+synced, beside streams that sync as much. In all of these the nodes begin an exchange at once, as bare streams do:
+whoever has published waits for the others. Where they do not: `free`: one-peer push, each node going on when it can;
+`overlap`: seconds a step in lock step, and with one step of overlap. Training changes every value in each step, so no
+body is one that its receiver has already. `--json` prints a line for each run;
 its fields are those of `benchmarks.measuring.gossip.GossipMeasured.as_json`. `--budget` leaves out what would begin
 later than that.
 """
@@ -43,8 +43,6 @@ TOPOLOGIES = {
 KINDS = ("push", "mean", "pair", "free", "overlap", "power", "complete")
 """In the order in which they are run: what takes longest comes last."""
 EXACT_NODES = 4
-TOGETHER_S = 5.0
-"""How often four nodes may end a training: with what follows they are through long before the next end."""
 AIM = 1.7
 """Times bare streams: what an exchange may take."""
 HEADS = (
@@ -93,13 +91,11 @@ def works(given: argparse.Namespace) -> Iterator[tuple[str, GossipWork]]:
             continue
         if kind == "mean":
             work = replace(plain, nodes=EXACT_NODES, global_every=1, steps=max(given.steps // 2, 2))
-            yield kind, replace(work, together_s=TOGETHER_S)
+            yield kind, replace(work, together=True)
             continue
         work = replace(plain, topology=TOPOLOGIES[kind], durability="power" if kind == "power" else "process")
         for nodes in given.nodes[:1] if kind in ("power", "free") else given.nodes:
-            size = nodes / EXACT_NODES
-            together_s = TOGETHER_S * (size * size if kind == "complete" else size)
-            yield kind, replace(work, nodes=nodes, together_s=0.0 if kind == "free" else together_s)
+            yield kind, replace(work, nodes=nodes, together=kind != "free")
 
 
 def averaged_s(measured: GossipMeasured) -> float | None:
@@ -121,7 +117,7 @@ def _row(kind: str, measured: GossipMeasured) -> str:
     cells = [f"{kind}, {work.nodes}", f"{measured.median_s:.2f}", *floor, f"{measured.batch_s:.2f}"]
     cells.append(f"{measured.rate:,.0f}")
     whole = (measured.step_s, measured.trained_s, measured.blocked_s)
-    cells += [f"{seconds:.2f}" if not work.together_s else "" for seconds in whole]  # else most of it is waiting
+    cells += [f"{seconds:.2f}" if not work.together else "" for seconds in whole]  # else they have waiting in them
     cells.append(f"{cpu['node']:.2f} + {cpu['node_worker']:.2f} ({measured.floor_cpu_s:.2f})")
     cells.append(f"{measured.peak_mb['daemon']:,.0f}, {measured.peak_mb['worker']:,.0f}")
     return f"| {' | '.join(cells)} |"

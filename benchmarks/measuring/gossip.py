@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.measuring.federation import FLOAT_BYTES
+from benchmarks.measuring.proc import state_of
 from benchmarks.measuring.sampler import Sampler, cpu_between
 from benchmarks.peer_streams import graphs_of, run_streams
 from covey.gossip.averaging import Averaging, rounds_for
@@ -28,7 +33,7 @@ mode = "gossip"
 seed = 1
 [task]
 name = "synthetic"
-options = {{ parameters = {parameters}, train_seconds = {train_seconds}, train_until = {together_s} }}
+options = {{ parameters = {parameters}, train_seconds = {train_seconds} }}
 [gossip]
 steps = {steps}
 overlap = {overlap}
@@ -36,6 +41,11 @@ min_nodes = {nodes}
 global_every = {global_every}
 topology = {{ name = "{topology}" }}
 """
+PUBLISHED = "gossip-publish-recorded"
+"""The fault point behind a publication: what is sent is on record, and nothing is sent yet."""
+LOOK_S, APART_S = 0.01, 5.0
+"""How often it is looked whether all have published, and how long those that have wait at most: at its end a node
+publishes once more, and not all do at once."""
 LEFT_OUT = 2
 """Steps at the beginning whose times do not count: connections are made, files are new."""
 Row = Mapping[str, Any]
@@ -52,8 +62,8 @@ class GossipWork:
         steps: Of each node; the first `LEFT_OUT` are left out of the times.
         overlap: As in `[gossip]`.
         train_seconds: How long each step trains; 0: as long as it takes to touch the model.
-        together_s: All nodes end a training at once, at a whole multiple of so many seconds, as the processes that bare
-            streams are between begin at once; 0: each when it is done.
+        together: Whether all nodes begin an exchange at once, as the processes do that bare streams are between: who
+            has published is suspended until all have. Else each begins when it can, while others train.
         durability: `process` or `power`.
         global_every: As in `[gossip]`. If not 0, only steps without training are measured: until all have one mean.
         timeout_s: For the whole run.
@@ -66,7 +76,7 @@ class GossipWork:
     steps: int = 8
     overlap: int = 0
     train_seconds: float = 0.0
-    together_s: float = 0.0
+    together: bool = False
     durability: Literal["process", "power"] = "process"
     global_every: int = 0
     timeout_s: float = 600.0
@@ -80,7 +90,7 @@ class GossipWork:
     @property
     def spec_toml(self) -> str:
         """The run's specification."""
-        names = ("parameters", "train_seconds", "together_s", "steps", "overlap", "nodes", "global_every", "topology")
+        names = ("parameters", "train_seconds", "steps", "overlap", "nodes", "global_every", "topology")
         return SPEC.format(**{name: getattr(self, name) for name in names})
 
     @property
@@ -153,7 +163,7 @@ class GossipMeasured:
         """Plain values."""
         work = {
             name: getattr(self.work, name)
-            for name in ("nodes", "parameters", "topology", "overlap", "together_s", "durability")
+            for name in ("nodes", "parameters", "topology", "overlap", "together", "durability")
         }
         lists = {"exchanges_s": self.exchange_s, "mixed_s": self.mixed_s, "floors_s": self.floor_s}
         figures = {
@@ -207,8 +217,10 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
     with ExitStack() as stack:
         root = work.root or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="covey-gossip-")))
         with GossipNodes(root, work.spec_toml, nodes=work.nodes) as nodes, Sampler(Processes(nodes)) as sampler:
-            nodes.start_all(options=("--durability", work.durability))
-            nodes.wait(work.timeout_s)
+            held = {"COVEY_FAULTS": f"{PUBLISHED}:1+:suspend"} if work.together else {}
+            nodes.start_all(options=("--durability", work.durability), env=held)
+            with _released([nodes.daemon(index).pid for index in range(work.nodes)] if work.together else []):
+                nodes.wait(work.timeout_s)
             is_exact = nodes.audit()["exact"]
         spans = [row for index in range(work.nodes) for row in _rows(nodes.folder(index), SpanRow)]
         steps = [_rows(nodes.folder(index), StepRow) for index in range(work.nodes)]
@@ -243,6 +255,33 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
         is_exact=is_exact,
         averaged_s=[until - since for since, until in rows],
     )
+
+
+@contextmanager
+def _released(pids: Sequence[int]) -> Iterator[None]:
+    """Meanwhile, let processes that are suspended go on once all of them are: at once."""
+    ended = threading.Event()
+
+    def release() -> None:
+        since = time.monotonic()
+        while not ended.wait(LOOK_S):
+            states = {pid: state_of(pid) for pid in pids}
+            waiting = [pid for pid, state in states.items() if state == "T"]
+            if not waiting:
+                since = time.monotonic()
+            elif len(waiting) == len([pid for pid in pids if states[pid] not in ("", "Z")]) or (
+                time.monotonic() - since > APART_S
+            ):
+                for pid in waiting:
+                    os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=release, name="release", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def measure_run(folders: Sequence[Path]) -> dict[str, float]:

@@ -43,6 +43,14 @@ def parse_memory_mb(status: str) -> tuple[float, float]:
     return private_kb / KB_IN_MB, sizes_kb.get("RssFile", 0) / KB_IN_MB
 
 
+def state_of(pid: int) -> str:
+    """A process's state, one letter (`T`: it is suspended); empty: it is not there."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def parse_cpu_s(stat: str) -> float:
     """User and system seconds from the line of /proc/PID/stat (resolution: one tick, usually 0.01 s)."""
     fields = stat.rpartition(")")[2].split()

@@ -123,12 +123,17 @@ def test_a_run_is_counted_as_it_is_recorded(federation, size):
 def test_the_state_of_the_last_run_is_shown(federation):
     run = federation.submit(spec("shown"))
     metrics = federation.wait(run)["metrics"]
-    scrape, labels = Scrape(coordinator_url(federation)), {"run": run, "name": "shown"}
+    labels = {"run": run, "name": "shown"}
+
+    def waiting():
+        return Scrape(coordinator_url(federation)).get("covey_run_waiting", **labels)
+
+    federation.until(lambda: waiting() is None, 60, "the run has ended, and is shown as waiting")
+    scrape = Scrape(coordinator_url(federation))
     assert scrape.get("covey_run_info", **labels, mode="rounds") == 1.0
     assert (scrape.get("covey_run_round", **labels), scrape.get("covey_run_rounds", **labels)) == (3.0, 3.0)
     known = {key[0]: v for key, v in labelled(scrape, "covey_run_metric", "metric", "run").items() if key[1] == run}
     assert known == pytest.approx(metrics)
-    assert scrape.get("covey_run_waiting", **labels) is None
     assert scrape.all("covey_node_connected", "node") == {"n0": 1.0, "n1": 1.0}
     assert scrape.get("covey_store_up") == scrape.get("covey_coordinator_state", state="running") == 1.0
     assert scrape.get("covey_files_bytes") > 0

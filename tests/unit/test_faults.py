@@ -58,20 +58,20 @@ def test_a_daemon_dies_of_what_its_worker_passes_and_the_worker_goes_on():
     assert lines == [f"passed {number}" for number in range(1, 5)]
 
 
-def test_a_process_is_suspended_at_that_passage_and_goes_on_when_it_is_told_to():
-    command, env = (
-        [sys.executable, "-c", PASSES.format(path=sys.path)],
-        {**os.environ, "COVEY_FAULTS": "point:2:suspend"},
-    )
+@pytest.mark.parametrize(("count", "times"), [("2", 1), ("2+", 3)])
+def test_a_process_is_suspended_at_that_passage_and_goes_on_when_it_is_told_to(count, times):
+    points = f"point:{count}:suspend"
+    command, env = [sys.executable, "-c", PASSES.format(path=sys.path)], {**os.environ, "COVEY_FAULTS": points}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as made:
-        _, status = os.waitpid(made.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
-        assert os.WSTOPSIG(status) == signal.SIGSTOP
-        made.send_signal(signal.SIGCONT)
+        for _ in range(times):
+            _, status = os.waitpid(made.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            assert os.WSTOPSIG(status) == signal.SIGSTOP
+            made.send_signal(signal.SIGCONT)
         printed, said = made.communicate(timeout=50)
     assert (made.returncode, printed.splitlines()) == (0, [f"passed {number}" for number in range(1, 5)])
-    assert f"process {made.pid} is suspended" in said
-    assert faults.not_passed("point:2:suspend", said) == []
+    assert said.count(f"process {made.pid} is suspended") == times
+    assert faults.not_passed(points, said) == []
 
 
 def test_the_part_of_messages_that_is_to_be_lost_is_lost_and_no_others() -> None:

@@ -49,8 +49,6 @@ class Synthetic(Task):
         tensors: int = Field(default=1, ge=1, le=10_000)
         """More than one: sizes in the proportions of ResNet-18 (exactly its, for 11699132 in 122)."""
         train_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-        train_until: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-        """Training ends when the clock is at a whole multiple of so many seconds: nodes with one clock end at once."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         still: bool = False
         """Training changes nothing: every version is the first one."""
@@ -78,7 +76,7 @@ class Synthetic(Task):
         return LossOutput(model(batch[0]), len(batch[0]))
 
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult:
-        """One pass over the values, then wait until `train_seconds` are over, and until `train_until`."""
+        """One pass over the values, then wait until `train_seconds` are over."""
         end = time.monotonic() + self.options.train_seconds
         draw = derive_seed(settings.seed, "synthetic", settings.round, settings.roster_index)
         change = (draw / 2**62 - 1.0) * 1e-3
@@ -86,9 +84,6 @@ class Synthetic(Task):
             for parameter in model.parameters() if not self.options.still else ():
                 parameter.add_(change)
         settings.each_step()
-        if self.options.train_until:
-            end = max(end, time.monotonic())
-            end += -(time.time() + end - time.monotonic()) % self.options.train_until
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(SLICE_S, left))
             settings.each_step()

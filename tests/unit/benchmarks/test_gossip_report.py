@@ -48,7 +48,7 @@ def test_the_table_says_what_was_left_out() -> None:
     runs = [
         ("push", measured()),
         ("overlap 1", measured(work=GossipWork(overlap=1))),
-        ("mean", measured(work=GossipWork(global_every=1, together_s=5.0), averaged_s=[0.12])),
+        ("mean", measured(work=GossipWork(global_every=1, together=True), averaged_s=[0.12])),
     ]
     lines = gossip.report(given, 0.5, runs, ["pair, 8"])
     assert lines[0] == "Models of 1.00 MB, medians of 5 steps, load average before the first run 0.5:"
@@ -83,20 +83,20 @@ def test_a_step_lasts_from_its_first_byte_to_its_last_batch_on_record() -> None:
 
 def test_what_is_run_follows_from_the_command_line() -> None:
     given = gossip.parse_arguments(["--nodes", "4", "8"])
-    names = ("nodes", "topology", "overlap", "durability", "together_s")
+    names = ("nodes", "topology", "overlap", "durability", "together")
     runs = [(kind, *(getattr(work, name) for name in names)) for kind, work in gossip.works(given)]
     assert runs == [
-        ("push", 4, "exponential", 0, "process", 5.0),
-        ("push", 8, "exponential", 0, "process", 10.0),
-        ("mean", 4, "exponential", 0, "process", 5.0),
-        ("pair", 4, "matching", 0, "process", 5.0),
-        ("pair", 8, "matching", 0, "process", 10.0),
-        ("free", 4, "exponential", 0, "process", 0.0),
-        ("overlap 0", 4, "exponential", 0, "process", 0.0),
-        ("overlap 1", 4, "exponential", 1, "process", 0.0),
-        ("power", 4, "exponential", 0, "power", 5.0),
-        ("complete", 4, "complete", 0, "process", 5.0),
-        ("complete", 8, "complete", 0, "process", 20.0),
+        ("push", 4, "exponential", 0, "process", True),
+        ("push", 8, "exponential", 0, "process", True),
+        ("mean", 4, "exponential", 0, "process", True),
+        ("pair", 4, "matching", 0, "process", True),
+        ("pair", 8, "matching", 0, "process", True),
+        ("free", 4, "exponential", 0, "process", False),
+        ("overlap 0", 4, "exponential", 0, "process", False),
+        ("overlap 1", 4, "exponential", 1, "process", False),
+        ("power", 4, "exponential", 0, "power", True),
+        ("complete", 4, "complete", 0, "process", True),
+        ("complete", 8, "complete", 0, "process", True),
     ]
     with pytest.raises(SystemExit):
         gossip.parse_arguments(["--nodes", "1"])

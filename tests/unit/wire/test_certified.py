@@ -19,7 +19,7 @@ from covey.wire.mass_receipts import GAVE, HAD, LEFT, MassStatement
 
 MASS = MassStatement("", "digits", "ada", 1, "bob", 2, 7, "5")
 LEAVER = LeaverStatement("", "digits", "ada", 1, "0", ())
-OUT = EvictionStatement("", "digits", "ada", 1, "lost its disk", time.time())
+OUT = EvictionStatement("", "digits", "ada", 1, "lost its disk", 0.0)
 KINDS: dict[str, tuple[Kind[Any], Any, str]] = {
     "gave": (GAVE, MASS, "ada"),
     "had": (HAD, MASS, "bob"),
@@ -41,7 +41,8 @@ class Shown:
 @pytest.fixture(params=KINDS)
 def case(request, authority):
     kind, statement, node = KINDS[request.param]
-    return kind, replace(statement, federation=authority.federation), node
+    now = {"at": time.time()} if statement is OUT else {}
+    return kind, replace(statement, federation=authority.federation, **now), node
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from covey.coordinator.admin.access.study_edits import StudyEdits
+from covey.coordinator.admin.checking import RunChecks
 from covey.coordinator.admin.handlers import ADMIN_CALLS, admin_handler
 from covey.coordinator.admin.service import AdminService
 from covey.coordinator.nodes.handlers import coordinator_handler
@@ -29,6 +30,7 @@ def served(handler, method):
 def test_every_method_of_a_service_has_a_handler_of_its_form(make: Any, service: Any, descriptor: Any) -> None:
     made = service.__new__(service)
     made.study_edits = StudyEdits.__new__(StudyEdits)  # which serves the calls of studies
+    made.checks = RunChecks.__new__(RunChecks)
     handler = make(made)
     assert handler.service_name() == descriptor.full_name
     for method in descriptor.methods:
