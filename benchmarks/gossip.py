@@ -8,10 +8,10 @@ What is measured (`--only`): `push`: one-peer stochastic gradient push; `mean`: 
 until four nodes have the exact mean (two of them: the figure to stand beside other libraries' averaging step); `pair`:
 nodes exchange in pairs; `complete`: everybody sends to everybody; `power`: one-peer push whose models and record are
 synced, beside streams that sync as much. In all of these the nodes begin an exchange at once, as bare streams do:
-whoever has published waits for the others. Where they do not: `free`: one-peer push, each node going on when it can;
-`overlap`: seconds a step in lock step, and with one step of overlap. Training changes every value in each step, so no
-body is one that its receiver has already. `--json` prints a line for each run;
-its fields are those of `benchmarks.measuring.gossip.GossipMeasured.as_json`. `--budget` leaves out what would begin
+whoever has published (`mean`: trained) waits for the others. Where they do not: `free`: one-peer push, each node going
+on when it can; `overlap`: seconds a step in lock step, and with one step of overlap. Training changes every value in
+each step, so no body is one that its receiver has already. `--json` prints a line for each run; its fields are those of
+`benchmarks.measuring.gossip.GossipMeasured.as_json`. `--budget` leaves out what would begin
 later than that.
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.measuring.gossip import LEFT_OUT, GossipMeasured, GossipWork, measure_gossip
+from benchmarks.measuring.gossip import LEFT_OUT, PUBLISHED, TRAINED, GossipMeasured, GossipWork, measure_gossip
 from benchmarks.methods.page import update
 from covey.errors import CoveyError
 
@@ -69,7 +69,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--parameters", type=int, default=25_000_000, help="float32 values of the model")
     parser.add_argument("--steps", type=int, default=7, help=f"the first {LEFT_OUT} are left out of the times")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--train-seconds", type=float, default=2.0, help="of a step, where overlap is measured")
+    parser.add_argument("--train-seconds", type=float, default=2.0, help="of a step, for overlap and the mean")
     parser.add_argument("--no-floor", action="store_true", help="do not measure bare streams")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for each run")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no run later than this")
@@ -91,11 +91,12 @@ def works(given: argparse.Namespace) -> Iterator[tuple[str, GossipWork]]:
             continue
         if kind == "mean":
             work = replace(plain, nodes=EXACT_NODES, global_every=1, steps=max(given.steps // 2, 2))
-            yield kind, replace(work, together=True)
+            # Who trains that long has brought its last batch over when it is held.
+            yield kind, replace(work, together=TRAINED, train_seconds=given.train_seconds)
             continue
         work = replace(plain, topology=TOPOLOGIES[kind], durability="power" if kind == "power" else "process")
         for nodes in given.nodes[:1] if kind in ("power", "free") else given.nodes:
-            yield kind, replace(work, nodes=nodes, together=kind != "free")
+            yield kind, replace(work, nodes=nodes, together="" if kind == "free" else PUBLISHED)
 
 
 def averaged_s(measured: GossipMeasured) -> float | None:

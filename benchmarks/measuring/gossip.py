@@ -41,10 +41,11 @@ min_nodes = {nodes}
 global_every = {global_every}
 topology = {{ name = "{topology}" }}
 """
-PUBLISHED = "gossip-publish-recorded"
-"""The fault point behind a publication: what is sent is on record, and nothing is sent yet."""
+PUBLISHED, TRAINED = "gossip-publish-recorded", "gossip-trained"
+"""Fault points: what is sent is on record, and nothing is sent yet; a training is over. Where steps follow each other
+without a training, a node may have published before a peer has its last batch, so there it is held after trainings."""
 LOOK_S, APART_S = 0.01, 5.0
-"""How often it is looked whether all have published, and how long those that have wait at most: at its end a node
+"""How often it is looked whether all are suspended, and how long those that are wait at most: at its end a node
 publishes once more, and not all do at once."""
 LEFT_OUT = 2
 """Steps at the beginning whose times do not count: connections are made, files are new."""
@@ -62,8 +63,8 @@ class GossipWork:
         steps: Of each node; the first `LEFT_OUT` are left out of the times.
         overlap: As in `[gossip]`.
         train_seconds: How long each step trains; 0: as long as it takes to touch the model.
-        together: Whether all nodes begin an exchange at once, as the processes do that bare streams are between: who
-            has published is suspended until all have. Else each begins when it can, while others train.
+        together: At which fault point a node is suspended until all are, so that they go on at once, as the processes
+            do that bare streams are between; empty: each goes on when it can, while others train.
         durability: `process` or `power`.
         global_every: As in `[gossip]`. If not 0, only steps without training are measured: until all have one mean.
         timeout_s: For the whole run.
@@ -76,7 +77,7 @@ class GossipWork:
     steps: int = 8
     overlap: int = 0
     train_seconds: float = 0.0
-    together: bool = False
+    together: str = ""
     durability: Literal["process", "power"] = "process"
     global_every: int = 0
     timeout_s: float = 600.0
@@ -217,7 +218,7 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
     with ExitStack() as stack:
         root = work.root or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="covey-gossip-")))
         with GossipNodes(root, work.spec_toml, nodes=work.nodes) as nodes, Sampler(Processes(nodes)) as sampler:
-            held = {"COVEY_FAULTS": f"{PUBLISHED}:1+:suspend"} if work.together else {}
+            held = {"COVEY_FAULTS": f"{work.together}:1+:suspend"} if work.together else {}
             nodes.start_all(options=("--durability", work.durability), env=held)
             with _released([nodes.daemon(index).pid for index in range(work.nodes)] if work.together else []):
                 nodes.wait(work.timeout_s)

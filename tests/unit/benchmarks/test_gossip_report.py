@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import gossip, peer_streams
-from benchmarks.measuring.gossip import GossipMeasured, GossipWork, _rounds, _windows
+from benchmarks.measuring.gossip import PUBLISHED, TRAINED, GossipMeasured, GossipWork, _rounds, _windows
 
 
 def measured(**values: Any) -> GossipMeasured:
@@ -48,7 +48,7 @@ def test_the_table_says_what_was_left_out() -> None:
     runs = [
         ("push", measured()),
         ("overlap 1", measured(work=GossipWork(overlap=1))),
-        ("mean", measured(work=GossipWork(global_every=1, together=True), averaged_s=[0.12])),
+        ("mean", measured(work=GossipWork(global_every=1, together=TRAINED), averaged_s=[0.12])),
     ]
     lines = gossip.report(given, 0.5, runs, ["pair, 8"])
     assert lines[0] == "Models of 1.00 MB, medians of 5 steps, load average before the first run 0.5:"
@@ -86,17 +86,17 @@ def test_what_is_run_follows_from_the_command_line() -> None:
     names = ("nodes", "topology", "overlap", "durability", "together")
     runs = [(kind, *(getattr(work, name) for name in names)) for kind, work in gossip.works(given)]
     assert runs == [
-        ("push", 4, "exponential", 0, "process", True),
-        ("push", 8, "exponential", 0, "process", True),
-        ("mean", 4, "exponential", 0, "process", True),
-        ("pair", 4, "matching", 0, "process", True),
-        ("pair", 8, "matching", 0, "process", True),
-        ("free", 4, "exponential", 0, "process", False),
-        ("overlap 0", 4, "exponential", 0, "process", False),
-        ("overlap 1", 4, "exponential", 1, "process", False),
-        ("power", 4, "exponential", 0, "power", True),
-        ("complete", 4, "complete", 0, "process", True),
-        ("complete", 8, "complete", 0, "process", True),
+        ("push", 4, "exponential", 0, "process", PUBLISHED),
+        ("push", 8, "exponential", 0, "process", PUBLISHED),
+        ("mean", 4, "exponential", 0, "process", TRAINED),
+        ("pair", 4, "matching", 0, "process", PUBLISHED),
+        ("pair", 8, "matching", 0, "process", PUBLISHED),
+        ("free", 4, "exponential", 0, "process", ""),
+        ("overlap 0", 4, "exponential", 0, "process", ""),
+        ("overlap 1", 4, "exponential", 1, "process", ""),
+        ("power", 4, "exponential", 0, "power", PUBLISHED),
+        ("complete", 4, "complete", 0, "process", PUBLISHED),
+        ("complete", 8, "complete", 0, "process", PUBLISHED),
     ]
     with pytest.raises(SystemExit):
         gossip.parse_arguments(["--nodes", "1"])
