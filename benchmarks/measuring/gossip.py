@@ -266,13 +266,11 @@ def _released(pids: Sequence[int]) -> Iterator[None]:
     def release() -> None:
         since = time.monotonic()
         while not ended.wait(LOOK_S):
-            states = {pid: state_of(pid) for pid in pids}
+            states = {pid: state for pid in pids if (state := state_of(pid)) not in ("", "Z")}
             waiting = [pid for pid, state in states.items() if state == "T"]
             if not waiting:
                 since = time.monotonic()
-            elif len(waiting) == len([pid for pid in pids if states[pid] not in ("", "Z")]) or (
-                time.monotonic() - since > APART_S
-            ):
+            elif len(waiting) == len(states) or time.monotonic() - since > APART_S:
                 for pid in waiting:
                     os.kill(pid, signal.SIGCONT)
 

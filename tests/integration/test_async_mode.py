@@ -13,7 +13,7 @@ from tests.integration.specs import async_spec
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 NODES, ATTACKERS = 10, 3
 DRILL = ["--attack", "scaled", "--attack-option", "factor=-10"]
-UPDATES, DIVERGING = 600, 150
+UPDATES, DIVERGING = 900, 150
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_kardam_learns_where_three_of_ten_send_minus_ten_times_their_gradient(tm
         run = federation.submit(learning_spec("defended", "kardam", "f = 3"))
         defended = federation.wait(run, timeout_s=150)
         print(f"accuracy: attack-free {attack_free:.3f}, defended {defended['metrics']['accuracy']:.3f}")
-        assert defended["metrics"]["accuracy"] > max(0.8, attack_free - 0.06)
+        assert defended["metrics"]["accuracy"] > max(0.8, attack_free - 0.03)
         rounds = federation.rounds(run)
         rates = {node: accepted / decided for node, (accepted, decided) in outcomes(rounds).items()}
         attackers = federation.names[:ATTACKERS]
